@@ -1,0 +1,59 @@
+# `make help` lists what there is; `make run` and `make test` need nothing before them.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet install
+LOCK := $(VENV)/bin/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --quiet
+
+# Stamps of what is installed, so that a second `make run` starts at once.
+RUNTIME := $(VENV)/.runtime
+DEVELOPMENT := $(VENV)/.development
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench docs lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(RUNTIME) ## Start a server with two accounts in ./var; Ctrl-C stops it
+	@exec $(PY) -m monktalk.embedded
+
+test: $(DEVELOPMENT) ## Run the tests; ARGS="-k roster" is passed to pytest
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(DEVELOPMENT) ## Check style, types and the direction of imports
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
+
+bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part
+	@PYTHONPATH=app $(PY) -m bench $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SERVERS),--servers $(SERVERS))
+
+docs: $(RUNTIME) ## Write the reference of the configuration from the code
+	@mkdir -p docs/reference
+	@$(PY) -m monktalk.common.config monktalk.xmpp.configuration:schema > docs/reference/configuration.md.new
+	@mv docs/reference/configuration.md.new docs/reference/configuration.md
+
+lock: $(DEVELOPMENT) ## Resolve and hash the dependencies anew; UPGRADE=1 takes the newest
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) $(if $(UPGRADE),--upgrade) --group dev -c requirements.txt \
+		-o requirements-dev.txt
+
+clean: ## Remove what the tools made, the virtual environment too; ./var with its data stays
+	@rm -rf $(VENV) build dist app/src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find app -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@.config/venv.sh $(VENV)
+
+# setuptools is among the locked packages: building the project itself fetches nothing.
+$(RUNTIME): requirements.txt pyproject.toml | $(PY)
+	@echo "Installing what MonkTalk needs into $(VENV); this happens once."
+	@$(PIP) --require-hashes --requirement requirements.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
+	@$(PIP) --require-hashes --requirement requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""MonkTalk: an XMPP server and the services around it."""

@@ -1,0 +1,1 @@
+"""What every program of MonkTalk shares: configuration, logging, JIDs, clock, metrics, sd_notify."""

@@ -1,0 +1,1 @@
+"""The one SQL schema of all programs, its migrations and its engines."""

@@ -1,0 +1,1 @@
+"""The bus between worker processes: its interface and its back ends."""

@@ -1,0 +1,81 @@
+"""The configuration file of the server: its schema, and the checks that need more than one option."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from monktalk.common.config import Config, ConfigError, Problem, Schema, load
+from monktalk.common.jid import JID, InvalidJID
+from monktalk.xmpp.core.loader import DependencyError, order
+from monktalk.xmpp.core.settings import CORE_SECTIONS
+from monktalk.xmpp.modules import ALL
+from monktalk.xmpp.net.tls import TlsContexts, TlsError
+
+DEFAULT_PATH = Path("/etc/mongooseim/mongooseim.toml")
+
+
+def schema() -> Schema:
+    """Every section and option that the file may have, those of the modules included."""
+    return Schema([*CORE_SECTIONS, *(module.section() for module in ALL.values())])
+
+
+def read(path: Path) -> Config:
+    """Read and check a configuration file, with everything that it refers to.
+
+    Raises :class:`ConfigError` with all problems, each naming the file, the line and the key.
+    """
+    config = load(path, schema())
+    problems = [*_check_administrators(config), *_check_modules(config), *_check_tls(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _check_administrators(config: Config) -> list[Problem]:
+    problems = []
+    for text in config.section("general").administrators:
+        try:
+            jid = JID.parse(text)
+        except InvalidJID as error:
+            problems.append(config.problem(("general",), "administrators", f"{text}: {error}"))
+            continue
+        if not jid.local or jid.resource:
+            problems.append(config.problem(("general",), "administrators", f"{text}: write user@host"))
+        elif jid.domain not in config.section("general").hosts:
+            problems.append(config.problem(("general",), "administrators", f"{text}: {jid.domain} is not in hosts"))
+    return problems
+
+
+def _check_modules(config: Config) -> list[Problem]:
+    problems = []
+    for domain in config.section("general").hosts:
+        wanted = {name for name in ALL if config.section("modules", name, host=domain).enabled}
+        try:
+            order(ALL, wanted)
+        except DependencyError as error:
+            problems.append(config.problem(("general",), "hosts", f"{domain}: {error}"))
+    return problems
+
+
+def _check_tls(config: Config) -> list[Problem]:
+    tls = config.section("tls")
+    if bool(tls.certificate) != bool(tls.key):
+        return [config.problem(("tls",), "certificate", "certificate and key are set together")]
+    for settings in config.sections("listen", "c2s"):
+        if settings.starttls_required and not tls.certificate and not _all_hosts_have_tls(config):
+            return [config.problem(("tls",), "certificate", "a listener requires TLS, but there is no certificate")]
+    try:
+        TlsContexts().load(config)
+    except TlsError as error:
+        return [config.problem(("tls",), "certificate", str(error))]
+    return []
+
+
+def _all_hosts_have_tls(config: Config) -> bool:
+    return all(config.section("tls", host=domain).certificate for domain in config.section("general").hosts)
+
+
+def default_path() -> Path:
+    """The file that is read when none is named: MONGOOSEIM_CONFIG, or the usual place."""
+    return Path(os.environ.get("MONGOOSEIM_CONFIG", DEFAULT_PATH))

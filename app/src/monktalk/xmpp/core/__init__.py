@@ -1,0 +1,1 @@
+"""The core of the server: it routes stanzas and calls hooks; features are modules."""

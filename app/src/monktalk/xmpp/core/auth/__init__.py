@@ -1,0 +1,1 @@
+"""Who somebody is: the client of the authentication service, its cache and breaker, and login limits."""

@@ -1,0 +1,213 @@
+"""The hooks of a host: every point at which a module can take part, declared and typed in one place.
+
+A module registers a method by decorating it with the point::
+
+    @HostHooks.user_message.handler(priority=10)
+    def archive(self, session: Session, stanza: Stanza) -> bool: ...
+
+There are three kinds. An *event* calls its handlers in order of priority (low first) until one returns True, which says that
+the matter is dealt with. A *transform* hands a stanza from handler to handler, each returning it, another one, or None to
+swallow it. An *async event* awaits all its handlers, one after the other. Handlers on the path of messages are plain
+functions: they may start storage work, but never wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from monktalk.common.logging import get_logger
+
+if TYPE_CHECKING:
+    from monktalk.xmpp.protocol.stanza import Stanza
+
+log = get_logger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+M = TypeVar("M")
+
+_MARK = "_monktalk_hooks"
+
+
+class Chain(Generic[P, R]):
+    """The handlers of one point on one host, in the order in which they are called."""
+
+    __slots__ = ("_entries", "handlers", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.handlers: tuple[Callable[P, R], ...] = ()
+        self._entries: list[tuple[int, int, Callable[P, R]]] = []
+
+    def add(self, handler: Callable[P, R], priority: int = 0) -> None:
+        """Register a handler; equal priorities keep the order of registration."""
+        self._entries.append((priority, len(self._entries), handler))
+        self._sort()
+
+    def remove(self, handler: Callable[P, R]) -> None:
+        """Undo :meth:`add`."""
+        self._entries = [entry for entry in self._entries if entry[2] != handler]
+        self._sort()
+
+    def _sort(self) -> None:
+        self._entries.sort(key=lambda entry: entry[:2])
+        self.handlers = tuple(entry[2] for entry in self._entries)
+
+
+class Event(Chain[P, bool | None]):
+    """Calls handlers until one returns True."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        return any(handler(*args, **kwargs) for handler in self.handlers)
+
+
+class AsyncEvent(Chain[P, Awaitable[None]]):
+    """Awaits every handler in turn. A handler's failure is logged and does not keep the next from running."""
+
+    __slots__ = ()
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        for handler in self.handlers:
+            try:
+                await handler(*args, **kwargs)
+            except Exception:
+                log.exception("hook_failed", hook=self.name, handler=getattr(handler, "__qualname__", "?"))
+
+
+class Transform(Chain[P, "Stanza | None"]):
+    """Hands a stanza through the handlers. ``None`` swallows it."""
+
+    __slots__ = ()
+
+    def __call__(self, stanza: Stanza, *args: Any) -> Stanza | None:
+        current: Stanza | None = stanza
+        for handler in self.handlers:
+            current = handler(current, *args)  # type: ignore[call-arg, arg-type]  # checked where handlers are marked
+            if current is None:
+                return None
+        return current
+
+
+class _Point(Generic[P, R]):
+    """Declares a point on the class; on an instance the name is bound to the chain."""
+
+    name: str
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def handler(self, priority: int = 0) -> Callable[[Callable[Concatenate[M, P], R]], Callable[Concatenate[M, P], R]]:
+        """Mark a module's method as a handler of this point; loading the module registers it."""
+
+        def mark(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+            marks = [*getattr(method, _MARK, ()), (self.name, priority)]
+            setattr(method, _MARK, marks)
+            return method
+
+        return mark
+
+
+class EventPoint(_Point[P, "bool | None"]):
+    """Declares an :class:`Event`."""
+
+    chain = Event
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> EventPoint[P]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Event[P]: ...
+    def __get__(self, instance: object | None, owner: type) -> EventPoint[P] | Event[P]:
+        return self
+
+
+class AsyncPoint(_Point[P, "Awaitable[None]"]):
+    """Declares an :class:`AsyncEvent`."""
+
+    chain = AsyncEvent
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> AsyncPoint[P]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> AsyncEvent[P]: ...
+    def __get__(self, instance: object | None, owner: type) -> AsyncPoint[P] | AsyncEvent[P]:
+        return self
+
+
+class TransformPoint(_Point[P, "Stanza | None"]):
+    """Declares a :class:`Transform`; ``P`` includes the stanza."""
+
+    chain = Transform
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> TransformPoint[P]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Transform[P]: ...
+    def __get__(self, instance: object | None, owner: type) -> TransformPoint[P] | Transform[P]:
+        return self
+
+
+class HostHooks:
+    """The points of one host."""
+
+    stream_features = EventPoint[["ClientStream", "list[bytes]"]]()
+    """A stream announces its features: append to the list. The stream knows whether it is authenticated."""
+
+    stream_element = EventPoint[["ClientStream", "Stanza"]]()
+    """A stanza came before the stream was bound (in-band registration, for one)."""
+
+    session_bound = EventPoint[["Session"]]()
+    """A client has bound a resource."""
+
+    session_available = AsyncPoint[["Session"]]()
+    """A session has sent its first available presence with a priority of zero or more (again, after having been away)."""
+
+    session_closed = EventPoint[["Session", str]]()
+    """A session has ended, for the reason given; it is not in the session table any more."""
+
+    user_message = EventPoint[["Session", "Stanza"]]()
+    """A local user sends a message. True: don't route it."""
+
+    user_presence = EventPoint[["Session", "Stanza"]]()
+    """A local user sends a presence stanza. True: dealt with."""
+
+    outgoing_presence = TransformPoint[["Stanza", "Session"]]()
+    """A local user's available presence, before it is broadcast or directed."""
+
+    incoming_message = TransformPoint[["Stanza", str]]()
+    """A message for a local user (the localpart), before it is delivered to sessions or stored."""
+
+    incoming_presence = EventPoint[["Stanza"]]()
+    """A presence stanza for a local user. True: dealt with."""
+
+    undelivered_message = EventPoint[["Stanza", str]]()
+    """No session takes the message for the user (the localpart). True: stored or dealt with."""
+
+    host_message = EventPoint[["Stanza"]]()
+    """A message for the host itself."""
+
+    disco_forms = EventPoint[["list[Element]"]]()
+    """Forms of extended service discovery (XEP-0128) for the host: append to the list."""
+
+    account_created = AsyncPoint[[str]]()
+    """An account (its localpart) was made through the server."""
+
+    account_removed = AsyncPoint[[str]]()
+    """An account was removed: delete what belongs to it."""
+
+    def __init__(self) -> None:
+        for name, point in points().items():
+            # In the instance's own dictionary, so that reading it on the path of messages costs one look-up.
+            self.__dict__[name] = point.chain(name)
+
+
+def points() -> dict[str, EventPoint[Any] | AsyncPoint[Any] | TransformPoint[Any]]:
+    """All declared points by name."""
+    return {name: value for name, value in vars(HostHooks).items() if isinstance(value, _Point)}  # type: ignore[misc]
+
+
+def marks(method: object) -> list[tuple[str, int]]:
+    """The points, with priorities, that a method was marked for."""
+    return list(getattr(method, _MARK, ()))

@@ -1,0 +1,42 @@
+"""What a client stream needs of its transport. TCP, BOSH and WebSocket each provide one."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Link(Protocol):
+    """A connection to one client."""
+
+    secure: bool
+    """TLS is up."""
+
+    peer: str
+    """The client's address, without its port."""
+
+    kind: str
+    """``tcp``, ``bosh`` or ``websocket``, for logs and lists."""
+
+    def write(self, data: bytes) -> None:
+        """Queue output; everything queued in one iteration of the loop leaves in one write."""
+
+    def start_tls(self) -> None:
+        """Begin a TLS handshake as the server. Input that came before is dropped by the caller."""
+
+    def restart(self) -> None:
+        """Expect a new stream header."""
+
+    def authenticated(self) -> None:
+        """Apply the limits for authenticated clients from now on."""
+
+    def bindings(self) -> dict[str, bytes]:
+        """Channel bindings of the TLS connection by type; empty without TLS."""
+
+    def close(self) -> None:
+        """Send what is queued, then end the connection."""
+
+    def pause(self) -> None:
+        """Stop reading until :meth:`resume`."""
+
+    def resume(self) -> None:
+        """Read again."""

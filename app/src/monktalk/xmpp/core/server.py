@@ -1,0 +1,298 @@
+"""The server: its hosts, what they share, and the routing between them (RFC 6120 section 10)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any, Protocol
+
+from monktalk.common.clock import Clock, SystemClock
+from monktalk.common.jid import JID, InvalidJID
+from monktalk.common.logging import get_logger
+from monktalk.xmpp.core.auth.provider import AuthProvider
+from monktalk.xmpp.core.auth.throttle import LoginThrottle
+from monktalk.xmpp.core.host import VirtualHost
+from monktalk.xmpp.core.iq import STORAGE_DOWN, IqDispatcher
+from monktalk.xmpp.core.loader import load_modules, unload_modules
+from monktalk.xmpp.core.telemetry import Telemetry
+from monktalk.xmpp.protocol.errors import StanzaError, StreamError
+from monktalk.xmpp.protocol.parser import ParserPool, XmlLimits
+from monktalk.xmpp.protocol.stanza import IQ, MESSAGE, Stanza, error_reply
+from monktalk.xmpp.storage.interfaces import StorageUnavailable, VersionConflict
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from monktalk.common.config import Config
+    from monktalk.xmpp.cluster.bus import Bus
+    from monktalk.xmpp.core.module import Module
+    from monktalk.xmpp.core.session import Session
+    from monktalk.xmpp.storage.interfaces import Storage
+
+log = get_logger(__name__)
+
+
+class TlsState(Protocol):
+    """What the core asks of TLS."""
+
+    @property
+    def available(self) -> bool:
+        """There is a certificate."""
+
+
+class Server:
+    """All hosts of one process.
+
+    ``resumable`` finds a session by its resumption token, ``away`` holds those that wait for their client, with the timer
+    that ends the wait.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        modules: Mapping[str, type[Module]],
+        storage: Storage,
+        bus: Bus,
+        tls: TlsState,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config = config
+        self.module_types = modules
+        self.storage = storage
+        self.bus = bus
+        self.tls = tls
+        self.clock = clock or SystemClock()
+        self.started = self.clock.now()
+        limits = config.section("limits")
+        self.parsers = ParserPool(XmlLimits(limits.depth, limits.attributes))
+        self.throttle = LoginThrottle(limits, self.clock)
+        self.iq = IqDispatcher(self)
+        self.hosts: dict[str, VirtualHost] = {}
+        self.metrics = Telemetry(self)
+        self.resumable: dict[str, Session] = {}
+        self.away: dict[Session, asyncio.TimerHandle] = {}
+        self._secret: bytes | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: list[Session] = []
+        self._request_timer: asyncio.TimerHandle | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the storage and load all hosts."""
+        await self.storage.start()
+        await self.bus.start()
+        self.storage.on_invalidate = lambda *what: self.bus.notify("invalidate", *what)
+        self.bus.on_notice("invalidate", lambda _topic, what: self.storage.invalidate(*what))
+        for domain in self.config.section("general").hosts:
+            await self.add_host(domain)
+
+    async def secret(self) -> bytes:
+        """A secret that outlives restarts, so that made-up salts of unknown accounts stay what they are.
+
+        Raises :class:`StorageUnavailable` when it has not been read yet and can't be.
+        """
+        store = self.storage.keyvalue("server", _Plain(), 16)
+        while self._secret is None:
+            found = await store.get("", "", "secret")
+            if found is not None:
+                self._secret = found.value
+                break
+            try:
+                await store.put("", "", "secret", secrets.token_bytes(32), 0)
+            except VersionConflict:
+                log.debug("secret_made_elsewhere")
+        return self._secret
+
+    async def add_host(self, domain: str) -> VirtualHost:
+        """Serve one more domain, as the configuration has it."""
+        auth = AuthProvider(domain, self.config.section("auth", host=domain), self.clock)
+        host = VirtualHost(self, domain, self.config, auth)
+        await load_modules(host, self.module_types)
+        self.hosts[domain] = host
+        return host
+
+    async def reload_host(self, host: VirtualHost) -> None:
+        """Apply the present configuration to a host; a changed authentication section makes a new client of the service."""
+        settings = self.config.section("auth", host=host.domain)
+        if settings != host.settings("auth"):
+            old, host.auth = host.auth, AuthProvider(host.domain, settings, self.clock)
+            await old.close()
+        host.apply(self.config)
+
+    async def remove_host(self, domain: str) -> None:
+        """Serve a domain no more: its sessions end with ``host-gone``."""
+        host = self.hosts.pop(domain)
+        self._end_sessions(host, StreamError("host-gone", "the domain is not served any more"))
+        await self._settle()
+        await unload_modules(host)
+        await host.auth.close()
+
+    async def stop(self) -> None:
+        """End all sessions with ``system-shutdown``, finish what is under way, close everything."""
+        for host in list(self.hosts.values()):
+            self._end_sessions(host, StreamError("system-shutdown", "the server is being stopped"))
+        await self._settle()
+        for host in self.hosts.values():
+            await unload_modules(host)
+            await host.auth.close()
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+        await self.bus.close()
+        await self.storage.close()
+
+    @staticmethod
+    def _end_sessions(host: VirtualHost, error: StreamError) -> None:
+        for session in host.all_sessions():
+            if session.stream is not None:
+                session.stream.fail(error)
+            session.end(error.condition)
+
+    async def _settle(self, seconds: float = 5.0) -> None:
+        """Wait for the tasks under way, but not for ever."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1.0)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine as a task that the server keeps, and waits for when it stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- hosts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def language(self) -> str:
+        """The default language of streams."""
+        language: str = self.config.section("general").language
+        return language
+
+    @property
+    def default_domain(self) -> str:
+        """The domain that errors come from when the peer has named none that is served."""
+        return next(iter(self.hosts), "localhost")
+
+    def host_for(self, to: str | None) -> VirtualHost | None:
+        """The host that a stream header is addressed to."""
+        if to is None:
+            return None
+        try:
+            jid = JID.parse(to)
+        except InvalidJID:
+            return None
+        return self.hosts.get(jid.domain) if not jid.local and not jid.resource else None
+
+    # -- routing -------------------------------------------------------------------------------------------------
+
+    def route(self, stanza: Stanza, source: VirtualHost) -> None:
+        """Deliver a stanza of a local sender. Its ``sender`` and ``recipient`` are set; without a recipient it is for the
+        sender's own account (RFC 6120 section 10.3). Raises :class:`StanzaError` when it can't be delivered.
+        """
+        if stanza.name == MESSAGE:
+            self.metrics.messages.value += 1
+        elif stanza.name == IQ:
+            self.metrics.iqs.value += 1
+        else:
+            self.metrics.presences.value += 1
+        recipient = stanza.recipient
+        if recipient is None:
+            recipient = stanza.recipient = stanza.sender.to_bare()
+        host = self.hosts.get(recipient.domain)
+        if host is not source and (host is None or host.isolated or source.isolated):
+            raise StanzaError("remote-server-not-found", f"{recipient.domain} can't be reached from here")
+        host.deliver(stanza)
+
+    def send_to(self, jid: JID, raw: bytes) -> bool:
+        """Send a stanza that the server has made to the session with that full JID; False when there is none."""
+        host = self.hosts.get(jid.domain)
+        session = host.sessions.get(jid.local, {}).get(jid.resource) if host is not None else None
+        if session is None:
+            return False
+        session.send(raw)
+        return True
+
+    def bounce(self, stanza: Stanza, error: StanzaError) -> None:
+        """Tell the sender of a stanza that it could not be delivered after all."""
+        reply = error_reply(stanza, error)
+        if reply is not None:
+            self.send_to(stanza.sender, reply)
+
+    def redeliver(self, raw: bytes, session: Session) -> None:
+        """Find a place for a stanza that an ended session has not acknowledged (XEP-0198 section 5).
+
+        Messages go to the user's other sessions if they have not had them yet, or are stored; requests are refused.
+        """
+        stanza = Stanza.from_bytes(raw)
+        host = session.host
+        sender = stanza.attributes.get("from")
+        if sender is None or stanza.type == "error":
+            return
+        stanza.sender = JID.parse(sender)
+        to = stanza.attributes.get("to")
+        stanza.recipient = JID.parse(to) if to else session.jid.to_bare()
+        try:
+            if stanza.name == IQ and stanza.type in ("get", "set"):
+                raise StanzaError("service-unavailable")
+            if stanza.name != MESSAGE or stanza.type == "headline":
+                return
+            if stanza.type == "groupchat":
+                raise StanzaError("recipient-unavailable")
+            others = [other for other in host.available_sessions(session.jid.local) if (other.priority or 0) >= 0]
+            if not others:
+                host.undelivered(stanza, session.jid.local)
+            elif stanza.recipient.resource:
+                for other in others:
+                    other.send(raw)
+        except StanzaError as error:
+            self.bounce(stanza, error)
+        except StorageUnavailable:
+            self.bounce(stanza, STORAGE_DOWN)
+
+    # -- sessions that are away, acknowledgements ----------------------------------------------------------------
+
+    def hibernate(self, session: Session) -> None:
+        """A resumable session has lost its connection: keep it for a while."""
+        delay = session.host.stream_management.resume_time
+        loop = asyncio.get_running_loop()
+        self.away[session] = loop.call_later(delay, session.end, "not resumed in time")
+        log.info("session_away", jid=session.jid.full, seconds=delay)
+
+    def awake(self, session: Session) -> None:
+        """The session has been resumed."""
+        timer = self.away.pop(session, None)
+        if timer is not None:
+            timer.cancel()
+
+    def session_ended(self, session: Session) -> None:
+        """Forget what is kept for a session beside the session table."""
+        self.awake(session)
+        if session.sm is not None and session.sm.token is not None:
+            self.resumable.pop(session.sm.token, None)
+
+    def request_later(self, session: Session) -> None:
+        """Have the session ask for an acknowledgement soon. One timer serves all sessions."""
+        self._requests.append(session)
+        if self._request_timer is None:
+            delay = session.host.stream_management.request_delay
+            self._request_timer = asyncio.get_running_loop().call_later(delay, self._request_all)
+
+    def _request_all(self) -> None:
+        waiting, self._requests = self._requests, []
+        self._request_timer = None
+        for session in waiting:
+            session.request_acknowledgement()
+
+
+class _Plain:
+    """Bytes as they are."""
+
+    def encode(self, value: bytes) -> bytes:
+        return value
+
+    def decode(self, data: bytes) -> bytes:
+        return data

@@ -1,0 +1,334 @@
+"""A bound resource: what a client may send, what is sent to it, and its life across connections (XEP-0198)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from monktalk.common.jid import JID, InvalidJID
+from monktalk.common.logging import get_logger
+from monktalk.xmpp.core.iq import STORAGE_DOWN
+from monktalk.xmpp.protocol import namespaces as ns
+from monktalk.xmpp.protocol.errors import StanzaError, StreamError
+from monktalk.xmpp.protocol.sm import REQUEST, StreamManagement
+from monktalk.xmpp.protocol.stanza import IQ, MESSAGE, PRESENCE, XML_LANG, Stanza, error_reply
+from monktalk.xmpp.protocol.xmltree import escape
+from monktalk.xmpp.storage.interfaces import StorageUnavailable
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine
+
+    from monktalk.xmpp.core.c2s import ClientStream
+    from monktalk.xmpp.core.host import VirtualHost
+    from monktalk.xmpp.core.link import Link
+
+log = get_logger(__name__)
+
+_BEGINNINGS = {kind: f"<{kind}".encode() for kind in (MESSAGE, PRESENCE, IQ)}
+_SM_REQUEST = ns.qname(ns.STREAM_MANAGEMENT, "r")
+_SM_ANSWER = ns.qname(ns.STREAM_MANAGEMENT, "a")
+
+
+class Session:
+    """One resource of a user.
+
+    ``priority`` is None until available presence has been sent; ``presence`` is that presence as it was broadcast.
+    ``directed`` holds those (as full strings) who were sent presence directly. ``link`` is None while the client is away and
+    may resume. ``extra`` is for modules, by name of the module.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_ending",
+        "_sender",
+        "_sender_and_lang",
+        "_task",
+        "bound_at",
+        "closed",
+        "directed",
+        "extra",
+        "host",
+        "interested",
+        "jid",
+        "link",
+        "peer",
+        "presence",
+        "priority",
+        "secure",
+        "sm",
+        "sm_waiting",
+        "stream",
+    )
+
+    def __init__(self, host: VirtualHost, jid: JID, stream: ClientStream, lang: str | None) -> None:
+        self.host = host
+        self.jid = jid
+        self.stream: ClientStream | None = stream
+        self.link: Link | None = stream.link
+        self.peer = stream.link.peer
+        self.secure = stream.link.secure
+        self.bound_at = host.server.clock.now()
+        self.sm: StreamManagement | None = None
+        self.sm_waiting = False
+        self.priority: int | None = None
+        self.presence: Stanza | None = None
+        self.directed: set[str] | None = None
+        self.interested = False
+        """The client has asked for its roster and gets pushes (RFC 6121 section 2.1.6)."""
+        self.extra: dict[str, Any] | None = None
+        self.closed = False
+        self._ending: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._backlog: deque[Stanza] | None = None
+        sender = f" from='{escape(jid.full)}'"
+        self._sender = sender.encode()
+        self._sender_and_lang: bytes | None = None
+        if lang and lang.lower() != host.server.language.lower():
+            self._sender_and_lang = f"{sender} xml:lang='{escape(lang)}'".encode()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.jid.full}>"
+
+    # -- from the client -----------------------------------------------------------------------------------------
+
+    def receive(self, stanza: Stanza) -> None:
+        """Handle what the client sent, or keep it until what it sent before has been handled.
+
+        Raises :class:`StreamError` for what ends the stream.
+        """
+        if self._task is not None:
+            self._defer(stanza)
+        else:
+            self._handle(stanza)
+
+    def _defer(self, stanza: Stanza) -> None:
+        if self._backlog is None:
+            self._backlog = deque()
+        self._backlog.append(stanza)
+        if len(self._backlog) >= self.host.limits.pending_stanzas and self.link is not None:
+            self.link.pause()
+
+    def _handle(self, stanza: Stanza) -> None:
+        name = stanza.name
+        if name not in _BEGINNINGS:
+            self._handle_other(stanza)
+            return
+        if self.sm is not None:
+            self.sm.received += 1
+        try:
+            self._stamp(stanza)
+            if name == MESSAGE:
+                if not self.host.hooks.user_message(self, stanza):
+                    self.host.server.route(stanza, self.host)
+            elif name == IQ:
+                self._handle_iq(stanza)
+            elif not self.host.hooks.user_presence(self, stanza):
+                raise StanzaError("service-unavailable")
+        except StanzaError as error:
+            self._refuse(stanza, error)
+        except StorageUnavailable:
+            self._refuse(stanza, STORAGE_DOWN)
+
+    def _handle_iq(self, stanza: Stanza) -> None:
+        if not stanza.attributes.get("id"):
+            raise StanzaError("bad-request", "an IQ needs an id")
+        recipient = stanza.recipient
+        if recipient is None or (recipient.domain == self.host.domain and not (recipient.resource and recipient.local)):
+            self.host.server.iq.handle(self.host, stanza, self)
+        elif stanza.attributes.get("type") not in ("get", "set", "result", "error"):
+            raise StanzaError("bad-request", "the type of an IQ is get, set, result or error")
+        else:
+            self.host.server.route(stanza, self.host)
+
+    def _handle_other(self, stanza: Stanza) -> None:
+        sm = self.sm
+        if stanza.name == _SM_REQUEST and sm is not None:
+            self._write(sm.answer())
+        elif stanza.name == _SM_ANSWER and sm is not None:
+            sm.acknowledge(stanza.attributes.get("h"))
+            if sm.queue:
+                self._wait_for_request()
+        elif self.stream is not None and self.stream.session_element(stanza):
+            return
+        else:
+            raise StreamError("unsupported-stanza-type", "message, presence and iq are the stanzas of this stream")
+
+    def _stamp(self, stanza: Stanza) -> None:
+        """Set the sender, in the attributes and in the bytes, and the recipient (RFC 6120 section 8.1)."""
+        attributes = stanza.attributes
+        claimed = attributes.get("from")
+        if claimed is not None:
+            self._check_sender(claimed)
+        attributes["from"] = self.jid.full
+        stanza.sender = self.jid
+        raw = stanza.raw
+        begin = _BEGINNINGS[stanza.name]
+        if claimed is None and raw.startswith(begin):
+            stamp = self._sender
+            if self._sender_and_lang is not None and XML_LANG not in attributes:
+                stamp = self._sender_and_lang
+            stanza.raw = begin + stamp + raw[len(begin) :]
+        else:
+            stanza.raw = stanza.with_attributes(from_=self.jid.full).raw
+        to = attributes.get("to")
+        if to is None:
+            stanza.recipient = None
+        else:
+            try:
+                stanza.recipient = JID.parse(to)
+            except InvalidJID as error:
+                stanza.recipient = None
+                raise StanzaError("jid-malformed", str(error)) from None
+
+    def _check_sender(self, claimed: str) -> None:
+        try:
+            jid = JID.parse(claimed)
+        except InvalidJID:
+            jid = None
+        if jid is None or (jid.full not in (self.jid.full, self.jid.bare)):
+            raise StreamError("invalid-from", "the attribute from is not the address of this session")
+
+    def _refuse(self, stanza: Stanza, error: StanzaError) -> None:
+        reply = error_reply(stanza, error)
+        if reply is not None:
+            self.send(reply)
+
+    # -- work that waits -----------------------------------------------------------------------------------------
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work`` before anything that the client sends from now on is handled."""
+        assert self._task is None, "a session waits for one thing at a time"
+        self._task = self.host.server.spawn(self._work(work))
+
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except StorageUnavailable as error:
+            log.warning("session_work_failed", jid=self.jid.full, reason=str(error))
+        except Exception:
+            log.exception("session_work_failed", jid=self.jid.full)
+        finally:
+            self._task = None
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        backlog = self._backlog
+        while backlog and self._task is None:
+            try:
+                self._handle(backlog.popleft())
+            except StreamError as error:
+                backlog.clear()
+                if self.stream is not None:
+                    self.stream.fail(error)
+        if not backlog:
+            self._backlog = None
+            if self.link is not None:
+                self.link.resume()
+            if self._ending is not None and self._task is None:
+                self.end(self._ending)
+
+    # -- to the client -------------------------------------------------------------------------------------------
+
+    def send(self, raw: bytes) -> None:
+        """Send one stanza."""
+        link = self.link
+        sm = self.sm
+        if sm is None:
+            if link is not None:
+                link.write(raw)
+            return
+        sm.sent(raw)
+        if link is not None:
+            link.write(raw)
+        options = self.host.stream_management
+        waiting = len(sm.queue)
+        if waiting >= options.request_after:
+            if not sm.requested and link is not None:
+                sm.requested = True
+                link.write(REQUEST)
+            if waiting > options.queue or sm.size > options.queue_size:
+                self._overflow()
+        elif not self.sm_waiting:
+            self._wait_for_request()
+
+    def _wait_for_request(self) -> None:
+        if not self.sm_waiting:
+            self.sm_waiting = True
+            self.host.server.request_later(self)
+
+    def request_acknowledgement(self) -> None:
+        """Ask for an acknowledgement if there is something to acknowledge; called some time after it was sent."""
+        self.sm_waiting = False
+        sm = self.sm
+        if sm is not None and sm.queue and not sm.requested and self.link is not None:
+            sm.requested = True
+            self.link.write(REQUEST)
+
+    def _overflow(self) -> None:
+        log.info("session_queue_full", jid=self.jid.full, stanzas=len(self.sm.queue) if self.sm else 0)
+        if self.stream is not None:
+            self.stream.fail(StreamError("policy-violation", "too many stanzas are not acknowledged"), resumable=False)
+        else:
+            self.end("queue full")
+
+    def _write(self, data: bytes) -> None:
+        if self.link is not None:
+            self.link.write(data)
+
+    def settle_later(self) -> int | None:
+        """The stanza handled now has an effect that is not durable yet: don't acknowledge it. See :meth:`settled`."""
+        return None if self.sm is None else self.sm.unsettle()
+
+    def settled(self, number: int | None) -> None:
+        """Acknowledge what :meth:`settle_later` held back."""
+        sm = self.sm
+        if sm is not None and number is not None and sm.settle(number) and sm.answered < sm.received:
+            self._write(sm.answer())
+
+    # -- connections come and go ---------------------------------------------------------------------------------
+
+    def detach(self) -> None:
+        """The connection is lost; the client may resume."""
+        self.link = None
+        self.stream = None
+
+    def attach(self, stream: ClientStream) -> None:
+        """A new connection has resumed the session: what was not acknowledged is sent again."""
+        sm = self.sm
+        assert sm is not None
+        self.stream = stream
+        self.link = stream.link
+        self.peer = stream.link.peer
+        self.secure = stream.link.secure
+        sm.requested = False
+        for raw in sm.queue:
+            stream.link.write(raw)
+        if sm.queue:
+            sm.requested = True
+            stream.link.write(REQUEST)
+
+    def finish(self, reason: str) -> None:
+        """End the session as soon as everything that the client has sent is handled."""
+        if self._task is None:
+            self.end(reason)
+        else:
+            self._ending = reason
+            self.link = None
+            self.stream = None
+
+    def end(self, reason: str) -> None:
+        """End the session: tell contacts, hand undelivered stanzas on. Does nothing when it has ended."""
+        if self.closed:
+            return
+        self.closed = True
+        self.link = None
+        self.stream = None
+        self.host.remove_session(self)
+        self.host.hooks.session_closed(self, reason)
+        self.host.server.session_ended(self)
+        log.info("session_closed", jid=self.jid.full, reason=reason)
+        sm, self.sm = self.sm, None
+        if sm is not None:
+            for raw in sm.queue:
+                self.host.server.redeliver(raw, self)

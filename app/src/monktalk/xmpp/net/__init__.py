@@ -1,0 +1,1 @@
+"""Listeners: the thin asyncio shells around the protocol machines."""

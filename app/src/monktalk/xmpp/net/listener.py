@@ -1,0 +1,218 @@
+"""Listening sockets, and the housekeeping of their connections: admission, rates, time limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from monktalk.common.logging import get_logger
+from monktalk.xmpp.net.connection import TcpConnection
+from monktalk.xmpp.protocol.errors import StreamError
+
+if TYPE_CHECKING:
+    import socket
+
+    from monktalk.common.config import Settings
+    from monktalk.xmpp.core.server import Server
+    from monktalk.xmpp.net.tls import TlsContexts
+
+log = get_logger(__name__)
+
+_SLOTS = 16
+_CLOSING_TICKS = 5
+
+
+class Flusher:
+    """Lets every connection that has output write once at the end of the loop's iteration."""
+
+    __slots__ = ("_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[TcpConnection] = []
+
+    def add(self, connection: TcpConnection) -> None:
+        """The connection has output now."""
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(connection)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            try:
+                connection.flush()
+            except Exception:
+                log.exception("write_failed", ip=connection.peer)
+                connection.abort()
+
+
+class Connections:
+    """All client connections of a process, over all listeners.
+
+    One timer a second serves everybody: it ends streams that take too long to log in, gives out rates, and visits a
+    sixteenth of the connections to look for dead ones.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.limits: Settings = server.config.section("limits")
+        self.tick = 1
+        self.count = 0
+        self.flusher = Flusher(asyncio.get_running_loop())
+        self._by_address: dict[str, int] = {}
+        self._slots: list[set[TcpConnection]] = [set() for _ in range(_SLOTS)]
+        self._logging_in: deque[TcpConnection] = deque()
+        self._throttled: set[TcpConnection] = set()
+        self._accepted_now = 0
+        self._unread: deque[TcpConnection] = deque()
+        self._closing: deque[tuple[int, TcpConnection]] = deque()
+        self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)
+
+    def close(self) -> None:
+        """Stop the timer and drop all connections."""
+        self._timer.cancel()
+        for slot in self._slots:
+            for connection in list(slot):
+                connection.abort()
+
+    def admit(self, connection: TcpConnection) -> bool:
+        """Count a new connection in, unless there are too many."""
+        address = connection.peer
+        here = self._by_address.get(address, 0)
+        if self.count >= self.limits.connections or here >= self.limits.connections_per_address:
+            self.server.metrics.connections_refused.inc()
+            return False
+        self.server.metrics.connections_accepted.inc()
+        self._by_address[address] = here + 1
+        self.count += 1
+        self._slots[id(connection) // 64 % _SLOTS].add(connection)
+        self._logging_in.append(connection)
+        self._accepted_now += 1
+        if self._accepted_now > self.limits.accepts_per_second:
+            connection.throttled()
+            self._unread.append(connection)
+        return True
+
+    def gone(self, connection: TcpConnection) -> None:
+        """The connection has ended."""
+        slot = self._slots[id(connection) // 64 % _SLOTS]
+        if connection not in slot:
+            return
+        slot.discard(connection)
+        self._throttled.discard(connection)
+        self.count -= 1
+        left = self._by_address[connection.peer] - 1
+        if left:
+            self._by_address[connection.peer] = left
+        else:
+            del self._by_address[connection.peer]
+
+    def throttle(self, connection: TcpConnection) -> None:
+        """The connection has used up its rate."""
+        connection.throttled()
+        self._throttled.add(connection)
+
+    def overflow(self, connection: TcpConnection) -> None:
+        """The client does not read what it is sent, and too much is waiting."""
+        log.info("client_too_slow", ip=connection.peer, stream=connection.stream.id)
+        connection.abort()
+
+    def closing(self, connection: TcpConnection) -> None:
+        """The connection is being closed: see to it that it ends even when the client does not read."""
+        self._closing.append((self.tick + _CLOSING_TICKS, connection))
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)
+        self.tick += 1
+        try:
+            self._end_late_logins()
+            self._read_new()
+            self._throttled = {connection for connection in self._throttled if not connection.refill()}
+            while self._closing and self._closing[0][0] <= self.tick:
+                self._closing.popleft()[1].abort()
+            for connection in list(self._slots[self.tick % _SLOTS]):
+                self._visit(connection)
+        except Exception:
+            log.exception("housekeeping_failed")
+
+    def _end_late_logins(self) -> None:
+        """A stream has so much time to bind a resource, whatever it sends meanwhile."""
+        waiting = self._logging_in
+        oldest = self.tick - self.limits.login_time
+        while waiting and waiting[0].accepted <= oldest:
+            connection = waiting.popleft()
+            if connection.stream.session is None:
+                connection.fail(StreamError("connection-timeout", "logging in has taken too long"))
+
+    def _read_new(self) -> None:
+        """Begin to read as many of the connections that came too fast as one second allows."""
+        self._accepted_now = min(len(self._unread), self.limits.accepts_per_second)
+        for _ in range(self._accepted_now):
+            self._unread.popleft().refill()
+
+    def _visit(self, connection: TcpConnection) -> None:
+        limits = self.limits
+        if connection.stalled and self.tick - connection.stalled > limits.write_time:
+            self.overflow(connection)
+        elif limits.idle_time and self.tick - connection.active > limits.idle_time:
+            connection.fail(StreamError("connection-timeout", "nothing has come for too long"), resumable=True)
+
+
+class ClientListener:
+    """One listening socket for client streams."""
+
+    def __init__(self, connections: Connections, options: Settings, tls: TlsContexts) -> None:
+        self.connections = connections
+        self.options = options
+        self.tls = tls
+        self.server = connections.server
+        self.flusher = connections.flusher
+        self.admit = connections.admit
+        self.gone = connections.gone
+        self.throttle = connections.throttle
+        self.overflow = connections.overflow
+        self.closing = connections.closing
+        self._asyncio: asyncio.Server | None = None
+
+    @property
+    def limits(self) -> Settings:
+        """The limits in force."""
+        return self.connections.limits
+
+    @property
+    def tick(self) -> int:
+        """The present second of the housekeeping clock."""
+        return self.connections.tick
+
+    async def start(self, sock: socket.socket | None = None) -> None:
+        """Listen, on ``sock`` when the service manager has handed one over. Raises OSError with the address in it."""
+        loop = asyncio.get_running_loop()
+        address, port = self.options.address, self.options.port
+        try:
+            if sock is not None:
+                self._asyncio = await loop.create_server(self._connection, sock=sock, backlog=self.options.backlog)
+            else:
+                self._asyncio = await loop.create_server(
+                    self._connection, address, port, backlog=self.options.backlog, reuse_address=True
+                )
+        except OSError as error:
+            raise OSError(error.errno, f"can't listen on {address} port {port}: {error.strerror}") from None
+        log.info("listening", kind="c2s", address=address, port=self.port)
+
+    def _connection(self) -> TcpConnection:
+        return TcpConnection(self)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._asyncio is not None
+        port: int = self._asyncio.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Accept no more connections."""
+        if self._asyncio is not None:
+            self._asyncio.close()
+            self._asyncio = None

@@ -1,0 +1,228 @@
+"""The server process: puts storage, bus, hosts, listeners and control socket together, reloads, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from monktalk.common import logging as log_setup
+from monktalk.common import sdnotify
+from monktalk.common.logging import get_logger
+from monktalk.xmpp import configuration
+from monktalk.xmpp.admin.control import ControlSocket
+from monktalk.xmpp.cluster.local import LocalBus
+from monktalk.xmpp.core.loader import reload_modules
+from monktalk.xmpp.core.server import Server
+from monktalk.xmpp.modules import ALL
+from monktalk.xmpp.net.listener import ClientListener, Connections
+from monktalk.xmpp.net.tls import TlsContexts
+from monktalk.xmpp.storage import open_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from monktalk.common.config import Config
+
+log = get_logger(__name__)
+
+_FIRST_SYSTEMD_SOCKET = 3
+
+
+@dataclass
+class ReloadReport:
+    """What a reload did: the options that changed and are in force, and those that wait for a restart."""
+
+    applied: list[str] = field(default_factory=list)
+    restart_needed: list[str] = field(default_factory=list)
+
+
+class Program:
+    """One server process."""
+
+    def __init__(self, path: Path, config: Config, ready_file: Path | None = None) -> None:
+        self.path = path
+        self.config = config
+        self.tls = TlsContexts()
+        self.tls.load(config)
+        storage = open_storage(config.section("database").url)
+        self.server = Server(config, ALL, storage, LocalBus(), self.tls)
+        self.listeners: list[ClientListener] = []
+        self.connections: Connections | None = None
+        self.control = ControlSocket(self)
+        self._ready_file = ready_file
+        self._stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or :meth:`stop`. SIGHUP reloads. Raises OSError when a port can't be had."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.server.spawn(self._reload_by_signal()))
+        watchdog: asyncio.Task[None] | None = None
+        try:
+            await self.server.start()
+            self.connections = Connections(self.server)
+            await self._listen(_systemd_sockets())
+            await self.control.start(self.config.section("general").control_socket)
+            _tune_garbage_collection()
+            self._report_ready()
+            watchdog = loop.create_task(_feed_watchdog())
+            await self._stopping.wait()
+        finally:
+            sdnotify.notify("STOPPING=1")
+            if watchdog is not None:
+                watchdog.cancel()
+            await self._shut_down()
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to end."""
+        self._stopping.set()
+
+    async def _shut_down(self) -> None:
+        log.info("stopping")
+        for listener in self.listeners:
+            await listener.close()
+        await self.control.close()
+        await self.server.stop()
+        if self.connections is not None:
+            self.connections.close()
+        if self._ready_file is not None:
+            self._ready_file.unlink(missing_ok=True)
+
+    async def _listen(self, inherited: Sequence[socket.socket]) -> None:
+        assert self.connections is not None
+        by_port = {sock.getsockname()[1]: sock for sock in inherited}
+        for options in self.config.sections("listen", "c2s"):
+            listener = ClientListener(self.connections, options, self.tls)
+            await listener.start(by_port.get(options.port))
+            self.listeners.append(listener)
+
+    def _report_ready(self) -> None:
+        hosts = list(self.server.hosts)
+        log.info("ready", hosts=",".join(hosts), pid=os.getpid())
+        sdnotify.notify(f"READY=1\nSTATUS=serving {len(hosts)} hosts")
+        if self._ready_file is None:
+            return
+        facts = {
+            "pid": os.getpid(),
+            "listeners": [
+                {"kind": "c2s", "address": listener.options.address, "port": listener.port}
+                for listener in self.listeners
+            ],
+            "control_socket": str(self.config.section("general").control_socket),
+        }
+        temporary = self._ready_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(facts))
+        temporary.replace(self._ready_file)
+
+    # -- reload --------------------------------------------------------------------------------------------------
+
+    async def _reload_by_signal(self) -> None:
+        sdnotify.notify("RELOADING=1")
+        try:
+            await self.reload()
+        except (configuration.ConfigError, OSError) as error:
+            for line in str(error).splitlines():
+                log.exception("reload_refused", reason=line)
+        sdnotify.notify("READY=1")
+
+    async def reload(self) -> ReloadReport:
+        """Read the file again and apply what can change at run time. No session is dropped, but of removed hosts.
+
+        Raises :class:`ConfigError`, or OSError for a port that can't be had; then nothing has changed.
+        """
+        async with self._reloading:
+            config = configuration.read(self.path)
+            report = ReloadReport()
+            for change in self.config.diff(config):
+                name = ".".join((*change.path, change.key)).rstrip(".")
+                (report.restart_needed if change.restart else report.applied).append(name)
+            await self._reload_listeners(config)
+            self.tls.load(config)
+            await self._apply(config)
+            log.info("reloaded", applied=len(report.applied), restart_needed=",".join(report.restart_needed))
+            return report
+
+    async def _reload_listeners(self, config: Config) -> None:
+        """Open new ports before anything else changes, since they alone can fail; then close the old ones."""
+        assert self.connections is not None
+        wanted = {(options.address, options.port): options for options in config.sections("listen", "c2s")}
+        kept: list[ClientListener] = []
+        opened: list[ClientListener] = []
+        for listener in self.listeners:
+            key = (listener.options.address, listener.options.port)
+            if key in wanted:
+                kept.append(listener)
+        known = {(listener.options.address, listener.options.port) for listener in kept}
+        try:
+            for key, options in wanted.items():
+                if key not in known:
+                    listener = ClientListener(self.connections, options, self.tls)
+                    await listener.start()
+                    opened.append(listener)
+        except OSError:
+            for listener in opened:
+                await listener.close()
+            raise
+        for listener in kept:
+            listener.options = wanted[listener.options.address, listener.options.port]
+        for listener in self.listeners:
+            if listener not in kept:
+                await listener.close()
+        self.listeners = kept + opened
+
+    async def _apply(self, config: Config) -> None:
+        assert self.connections is not None
+        server = self.server
+        self.config = server.config = config
+        log_setup.set_level(config.section("general").loglevel)
+        self.connections.limits = config.section("limits")
+        server.throttle.reload(config.section("limits"))
+        domains: tuple[str, ...] = config.section("general").hosts
+        for domain in list(server.hosts):
+            if domain not in domains:
+                await server.remove_host(domain)
+        for domain in domains:
+            host = server.hosts.get(domain)
+            if host is None:
+                await server.add_host(domain)
+            else:
+                await server.reload_host(host)
+                await reload_modules(host, ALL)
+
+
+def _systemd_sockets() -> list[socket.socket]:
+    """Sockets that the service manager has opened for this process (sd_listen_fds)."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    return [socket.socket(fileno=_FIRST_SYSTEMD_SOCKET + index) for index in range(count)]
+
+
+async def _feed_watchdog() -> None:
+    """Tell the service manager that the loop turns, as often as it wants to hear it."""
+    interval = sdnotify.watchdog_interval()
+    if interval is None:
+        return
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            sdnotify.notify("WATCHDOG=1")
+            await asyncio.sleep(interval / 2)
+
+
+def _tune_garbage_collection() -> None:
+    """Collect seldom: sessions live long, and stanzas form no cycles. What start-up made is never looked at again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

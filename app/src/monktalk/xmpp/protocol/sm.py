@@ -1,0 +1,91 @@
+"""Stream management (XEP-0198) as counters and a queue: what was handled, what the peer has not acknowledged yet."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from monktalk.xmpp.protocol import namespaces as ns
+from monktalk.xmpp.protocol.errors import StreamError
+
+_MODULUS = 1 << 32
+REQUEST = f"<r xmlns='{ns.STREAM_MANAGEMENT}'/>".encode()
+
+
+class StreamManagement:
+    """The state of one session. Counters grow without bound inside and are reduced modulo 2**32 on the wire.
+
+    ``received`` counts the peer's stanzas that were taken over; those whose effect is not durable yet are ``unsettled``
+    and not acknowledged. ``queue`` holds the stanzas that the peer has not acknowledged, oldest first, ``size`` their bytes.
+    ``requested`` is set while an acknowledgement has been asked for and has not come.
+    """
+
+    __slots__ = ("acknowledged", "answered", "queue", "received", "requested", "size", "token", "unsettled")
+
+    def __init__(self, token: str | None = None) -> None:
+        self.received = 0
+        self.answered = 0
+        self.acknowledged = 0
+        self.queue: deque[bytes] = deque()
+        self.size = 0
+        self.requested = False
+        self.token = token
+        self.unsettled: dict[int, None] | None = None
+
+    def sent(self, raw: bytes) -> None:
+        """A stanza was given to the stream."""
+        self.queue.append(raw)
+        self.size += len(raw)
+
+    def acknowledge(self, h: str | None) -> int:
+        """Take the peer's counter; returns how many stanzas it newly acknowledges.
+
+        Raises :class:`StreamError` when it is no number or higher than what was sent (XEP-0198 section 4).
+        """
+        if h is None or not h.isascii() or not h.isdigit() or len(h) > 10:
+            raise StreamError("policy-violation", "the attribute h must be a number below 2**32")
+        newly = (int(h) - self.acknowledged) % _MODULUS
+        if newly > len(self.queue):
+            sent = (self.acknowledged + len(self.queue)) % _MODULUS
+            raise StreamError(
+                "undefined-condition",
+                f"{h} stanzas acknowledged, but {sent} were sent",
+                application=f"<handled-count-too-high xmlns='{ns.STREAM_MANAGEMENT}' h='{h}' send-count='{sent}'/>".encode(),
+            )
+        queue = self.queue
+        for _ in range(newly):
+            self.size -= len(queue.popleft())
+        self.acknowledged += newly
+        self.requested = False
+        return newly
+
+    def unsettle(self) -> int:
+        """The stanza handled last has an effect that is not durable yet. Returns its number, for :meth:`settle`."""
+        if self.unsettled is None:
+            self.unsettled = {}
+        self.unsettled[self.received] = None
+        return self.received
+
+    def settle(self, number: int) -> bool:
+        """The effect of that stanza is durable, or its failure was answered. True when nothing is unsettled any more."""
+        if self.unsettled is not None:
+            self.unsettled.pop(number, None)
+            if not self.unsettled:
+                self.unsettled = None
+        return self.unsettled is None
+
+    @property
+    def handled(self) -> int:
+        """The number of stanzas that may be acknowledged to the peer: all before the first unsettled one."""
+        if self.unsettled is None:
+            return self.received
+        return next(iter(self.unsettled)) - 1
+
+    def answer(self) -> bytes:
+        """``<a/>`` with the present counter."""
+        self.answered = self.handled
+        return f"<a xmlns='{ns.STREAM_MANAGEMENT}' h='{self.answered % _MODULUS}'/>".encode()
+
+    @property
+    def h(self) -> int:
+        """The counter as it goes on the wire."""
+        return self.handled % _MODULUS

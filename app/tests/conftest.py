@@ -1,0 +1,97 @@
+"""Fixtures of the tests at wire level: the programs, started once, and what a test needs of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.server import Server
+from tests.support.stack import AuthService, XmppServer
+
+if TYPE_CHECKING:
+    from tests.support.accounts import Account
+    from tests.support.toml import Table
+
+_servers = pytest.StashKey[list[Server]]()
+
+
+class Farm:
+    """The servers of a test session, one for each configuration that a test asks for."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory = factory
+        self._programs: dict[str, XmppServer] = {}
+        self.auth = AuthService(factory.mktemp("auth"))
+        self.auth.start()
+        self.auth.add_administrator()
+
+    def program(self, overrides: Table) -> XmppServer:
+        """The running server with that configuration; started (again) if it does not run."""
+        key = json.dumps(overrides, sort_keys=True)
+        program = self._programs.get(key)
+        if program is None:
+            program = self._programs[key] = XmppServer(self._factory.mktemp("server"), self.auth, overrides)
+        if not program.running:
+            program.launch()
+        return program
+
+    def close(self) -> None:
+        """Stop everything; a server that does not end in good order is a failure."""
+        statuses = {str(program.config): program.stop() for program in self._programs.values()}
+        self.auth.program.stop()
+        wrong = {config: status for config, status in statuses.items() if status != 0}
+        assert not wrong, f"servers ended with another status than 0: {wrong}"
+
+
+@pytest.fixture(scope="session")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    servers = Farm(tmp_path_factory)
+    yield servers
+    servers.close()
+
+
+@pytest.fixture
+async def server_with(farm: Farm, request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Server]]:
+    """``server_with({"limits": {"stanza_size": "12 KiB"}})``: a server with a configuration of its own."""
+    opened: list[Server] = request.node.stash.setdefault(_servers, [])
+
+    def start(overrides: Table | None = None) -> Server:
+        server = Server(farm.program(overrides or {}))
+        opened.append(server)
+        return server
+
+    yield start
+    for server in opened:
+        await server.close()
+
+
+@pytest.fixture
+async def server(server_with: Callable[..., Server]) -> Server:
+    """The server with the usual configuration."""
+    return server_with()
+
+
+@pytest.fixture
+def auth(farm: Farm) -> AuthService:
+    """The authentication service that all servers of the session share."""
+    return farm.auth
+
+
+@pytest.fixture
+def account(farm: Farm) -> Callable[..., Account]:
+    """``account("romeo", host="other.example")``: a new account; all servers of the session know it."""
+    return farm.auth.account
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the conversation and the server's log with a failure."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result, which is not typed here
+    if report.failed:
+        for server in item.stash.get(_servers, []):
+            report.sections.append(("Conversation", server.story()))
+            report.sections.append((f"Log of {server.program.config}", server.log[-20_000:]))

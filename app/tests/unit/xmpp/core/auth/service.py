@@ -1,0 +1,116 @@
+"""A socket that speaks for an authentication service, as badly as a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    raw_target: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+    @property
+    def call(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The parameters, wherever they were sent."""
+        text = self.body.decode() if self.method == "POST" else self.raw_target.partition("?")[2]
+        return {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
+
+
+Responder = "Callable[[Request, asyncio.StreamWriter], Awaitable[None]]"
+
+
+def reply(status: int, body: bytes | str = b"", *headers: str) -> bytes:
+    body = body.encode() if isinstance(body, str) else body
+    lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@dataclass
+class Service:
+    """Set `answers` by call, `responder` for everything else; `requests` has what came."""
+
+    answers: dict[str, bytes] = field(default_factory=dict)
+    responder: Callable[[Request, asyncio.StreamWriter], Awaitable[None]] | None = None
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+    server: asyncio.Server | None = None
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def calls(self, name: str = "") -> list[Request]:
+        return [request for request in self.requests if name in ("", request.call)]
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Refuse connections from now on, and end those that are there."""
+        assert self.server is not None
+        self.server.close()
+        for writer in list(self.writers):
+            writer.close()
+        while self.writers:
+            await asyncio.sleep(0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        self.writers.add(writer)
+        try:
+            # The peer going away is how every connection of a test ends.
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while not writer.is_closing():
+                    await self._answer(await self._request(reader, number), writer)
+        finally:
+            writer.close()
+            self.writers.discard(writer)
+
+    async def _request(self, reader: asyncio.StreamReader, number: int) -> Request:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        method, target, _ = head[0].split(" ")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        request = Request(method, target.partition("?")[0], target, headers, body, number)
+        self.requests.append(request)
+        return request
+
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        answer = self.answers.get(request.call)
+        if answer is not None:
+            writer.write(answer)
+        elif self.responder is not None:
+            await self.responder(request, writer)
+        else:
+            writer.write(reply(404))
+        await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[Service]:
+    service = Service()
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
