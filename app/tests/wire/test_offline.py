@@ -115,7 +115,7 @@ async def test_payloads_are_kept(server, account):
         ("<message to='{to}' type='normal'><body>x</body></message>", True),
         ("<message to='{to}'><body>x</body></message>", True),
         ("<message to='{to}' type='chat'><body>x</body></message>", True),
-        ("<message to='{to}' type='chat'><subject>x</subject></message>", False),
+        ("<message to='{to}' type='chat'><subject>x</subject></message>", True),
         ("<message to='{to}' type='headline'><body>x</body></message>", False),
         ("<message to='{to}' type='groupchat'><body>x</body></message>", False),
         ("<message to='{to}' type='error'><body>x</body></message>", False),

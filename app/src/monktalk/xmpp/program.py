@@ -188,7 +188,7 @@ class Program:
         self.config = server.config = config
         log_setup.set_level(config.section("general").loglevel)
         self.connections.limits = config.section("limits")
-        server.throttle.reload(config.section("limits"))
+        server.throttle.limits = config.section("limits")
         domains: tuple[str, ...] = config.section("general").hosts
         for domain in list(server.hosts):
             if domain not in domains:

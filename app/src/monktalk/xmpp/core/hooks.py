@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from monktalk.common.logging import get_logger
 
 if TYPE_CHECKING:
+    # ruff does not see names inside of the lists of ParamSpec arguments.
+    from monktalk.xmpp.core.c2s import ClientStream  # noqa: F401
+    from monktalk.xmpp.core.session import Session  # noqa: F401
     from monktalk.xmpp.protocol.stanza import Stanza
+    from monktalk.xmpp.protocol.xmltree import Element  # noqa: F401
 
 log = get_logger(__name__)
 
@@ -61,6 +65,7 @@ class Event(Chain[P, bool | None]):
     __slots__ = ()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Whether a handler has dealt with the matter."""
         return any(handler(*args, **kwargs) for handler in self.handlers)
 
 
@@ -70,6 +75,7 @@ class AsyncEvent(Chain[P, Awaitable[None]]):
     __slots__ = ()
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run all handlers."""
         for handler in self.handlers:
             try:
                 await handler(*args, **kwargs)
@@ -83,6 +89,7 @@ class Transform(Chain[P, "Stanza | None"]):
     __slots__ = ()
 
     def __call__(self, stanza: Stanza, *args: Any) -> Stanza | None:
+        """What the handlers make of the stanza."""
         current: Stanza | None = stanza
         for handler in self.handlers:
             current = handler(current, *args)  # type: ignore[call-arg, arg-type]  # checked where handlers are marked

@@ -150,27 +150,34 @@ class VirtualHost:
                 return
             stanza = changed
         resources = self.sessions.get(user)
-        kind = stanza.attributes.get("type", "normal")
         if recipient.resource:
             session = resources.get(recipient.resource) if resources is not None else None
             if session is not None:
                 session.send(stanza.raw)
-                return
-            if kind != "chat":
-                if kind not in ("headline", "error"):
-                    raise StanzaError("service-unavailable")
-                return
-        elif kind == "groupchat":
+            elif self._falls_back_to_bare(stanza):
+                self._deliver_to_bare(stanza, user, resources)
+        elif stanza.attributes.get("type") == "groupchat":
             raise StanzaError("service-unavailable")
-        elif kind == "error":
-            return
+        elif stanza.attributes.get("type") != "error":
+            self._deliver_to_bare(stanza, user, resources)
+
+    @staticmethod
+    def _falls_back_to_bare(stanza: Stanza) -> bool:
+        """Whether a message to a resource that is not there is for the account then (section 8.5.3.2.1)."""
+        kind = stanza.attributes.get("type")
+        if kind in ("chat", "headline", "error"):
+            return kind == "chat"
+        raise StanzaError("service-unavailable")
+
+    def _deliver_to_bare(self, stanza: Stanza, user: str, resources: dict[str, Session] | None) -> None:
+        """To every session with a priority of zero or more; else to whoever keeps messages (section 8.5.2.1)."""
         taken = False
         if resources is not None:
             for session in resources.values():
                 if session.priority is not None and session.priority >= 0:
                     session.send(stanza.raw)
                     taken = True
-        if not taken and kind != "headline":
+        if not taken and stanza.attributes.get("type") != "headline":
             self.undelivered(stanza, user)
 
     def undelivered(self, stanza: Stanza, user: str) -> None:

@@ -49,7 +49,7 @@ class IqDispatcher:
             if session is not None:
                 session.run(waiting)
             else:
-                self._server.spawn(waiting)
+                _ = self._server.spawn(waiting)
         else:
             self._reply(stanza, iq_result(stanza, outcome), session)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from monktalk.common.jid import JID
 from monktalk.common.logging import get_logger
-from monktalk.xmpp.core.auth.provider import AuthUnavailable
+from monktalk.xmpp.core.auth.errors import AuthUnavailable
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol import sasl
 from monktalk.xmpp.protocol.errors import StreamError
@@ -68,10 +66,8 @@ class Login:
             elif element.name != _RESPONSE or self._exchange is None:
                 raise sasl.SaslFailure("malformed-request", "no authentication is under way")
             assert self._exchange is not None
-            data = _decode(element.tree().text)
-            step = (
-                sasl.Challenge(b"") if data is None and element.name == _AUTH else self._exchange.respond(data or b"")
-            )
+            data = sasl.decode((element.tree().text or "").strip())
+            step = self._exchange.respond(data if element.name == _AUTH else data or b"")
         except sasl.SaslFailure as failure:
             self._refuse(failure)
             return
@@ -109,17 +105,14 @@ class Login:
         host = stream.host
         assert host is not None
         assert exchange is not None
+        address = stream.link.peer
         try:
             if isinstance(step, sasl.NeedPassword):
-                verdict = await host.auth.check_password(step.username, step.password)
-                result = exchange.supply(verdict)
+                result = exchange.supply(await host.auth.check_password(step.username, step.password, address))
             else:
-                keys = await host.auth.scram_keys(step.username, step.hash_name)
-                if keys is None:
-                    secret = await stream.server.secret()
-                    keys = sasl.fake_keys(secret, step.username, host.domain, step.hash_name)
-                result = exchange.supply(keys)
-        except (AuthUnavailable, StorageUnavailable) as error:
+                keys = await host.auth.scram_keys(step.username, step.hash_name, address)
+                result = exchange.supply(keys or host.auth.decoy(step.username, step.hash_name))
+        except AuthUnavailable as error:
             log.warning("auth_unavailable", host=host.domain, reason=str(error))
             self._send_failure(sasl.SaslFailure("temporary-auth-failure", "try again later"))
         except sasl.SaslFailure as failure:
@@ -155,14 +148,13 @@ class Login:
             ip=stream.link.peer,
             stream=stream.id,
         )
-        text = "" if success.data is None else (base64.b64encode(success.data).decode() or "=")
+        text = "" if success.data is None else sasl.encode(success.data)
         stream.authenticated(success.username, f"<success xmlns='{ns.SASL}'>{text}</success>".encode())
 
     def _refuse(self, failure: sasl.SaslFailure) -> None:
         """Answer a failure that says nothing about an account at once, any other one after a delay."""
-        username = self._exchange.username if self._exchange is not None else None
         if failure.condition == "not-authorized":
-            self._stream.run(self._refuse_later(failure, username or ""))
+            self._stream.run(self._refuse_later(failure, self._exchange.username if self._exchange else ""))
         else:
             self._count_attempt()
             self._send_failure(failure)
@@ -174,6 +166,7 @@ class Login:
         throttle = stream.server.throttle
         account = f"{username}@{host.domain}"
         throttle.failed(stream.link.peer, account)
+        host.auth.refused(username)
         stream.server.metrics.login_failures.inc()
         log.info("login_failed", host=host.domain, mechanism=self._mechanism, ip=stream.link.peer, stream=stream.id)
         await asyncio.sleep(throttle.delay(stream.link.peer, account))
@@ -192,17 +185,4 @@ class Login:
             self._stream.fail(StreamError("policy-violation", "too many failed attempts to authenticate"))
 
     def _send(self, name: str, data: bytes) -> None:
-        text = base64.b64encode(data).decode()
-        self._stream.link.write(f"<{name} xmlns='{ns.SASL}'>{text}</{name}>".encode())
-
-
-def _decode(text: str | None) -> bytes | None:
-    """The data of an element: None when there is none, empty for ``=`` (RFC 6120 section 6.4.2)."""
-    if not text:
-        return None
-    if text == "=":
-        return b""
-    try:
-        return base64.b64decode(text.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        raise sasl.SaslFailure("incorrect-encoding", "the data is no base64") from None
+        self._stream.link.write(f"<{name} xmlns='{ns.SASL}'>{sasl.encode(data)}</{name}>".encode())

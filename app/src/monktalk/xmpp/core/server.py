@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
 from monktalk.common.clock import Clock, SystemClock
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.common.logging import get_logger
+from monktalk.xmpp.core.auth.client import AuthClients
 from monktalk.xmpp.core.auth.provider import AuthProvider
 from monktalk.xmpp.core.auth.throttle import LoginThrottle
 from monktalk.xmpp.core.host import VirtualHost
@@ -18,7 +18,7 @@ from monktalk.xmpp.core.telemetry import Telemetry
 from monktalk.xmpp.protocol.errors import StanzaError, StreamError
 from monktalk.xmpp.protocol.parser import ParserPool, XmlLimits
 from monktalk.xmpp.protocol.stanza import IQ, MESSAGE, Stanza, error_reply
-from monktalk.xmpp.storage.interfaces import StorageUnavailable, VersionConflict
+from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -54,6 +54,7 @@ class Server:
         storage: Storage,
         bus: Bus,
         tls: TlsState,
+        *,
         clock: Clock | None = None,
     ) -> None:
         self.config = config
@@ -67,11 +68,11 @@ class Server:
         self.parsers = ParserPool(XmlLimits(limits.depth, limits.attributes))
         self.throttle = LoginThrottle(limits, self.clock)
         self.iq = IqDispatcher(self)
+        self.auth_clients = AuthClients()
         self.hosts: dict[str, VirtualHost] = {}
         self.metrics = Telemetry(self)
         self.resumable: dict[str, Session] = {}
         self.away: dict[Session, asyncio.TimerHandle] = {}
-        self._secret: bytes | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: list[Session] = []
         self._request_timer: asyncio.TimerHandle | None = None
@@ -87,27 +88,13 @@ class Server:
         for domain in self.config.section("general").hosts:
             await self.add_host(domain)
 
-    async def secret(self) -> bytes:
-        """A secret that outlives restarts, so that made-up salts of unknown accounts stay what they are.
-
-        Raises :class:`StorageUnavailable` when it has not been read yet and can't be.
-        """
-        store = self.storage.keyvalue("server", _Plain(), 16)
-        while self._secret is None:
-            found = await store.get("", "", "secret")
-            if found is not None:
-                self._secret = found.value
-                break
-            try:
-                await store.put("", "", "secret", secrets.token_bytes(32), 0)
-            except VersionConflict:
-                log.debug("secret_made_elsewhere")
-        return self._secret
+    def _auth(self, domain: str) -> AuthProvider:
+        settings = self.config.section("auth", host=domain)
+        return AuthProvider(domain, settings, self.auth_clients, clock=self.clock, metrics=self.metrics.registry)
 
     async def add_host(self, domain: str) -> VirtualHost:
         """Serve one more domain, as the configuration has it."""
-        auth = AuthProvider(domain, self.config.section("auth", host=domain), self.clock)
-        host = VirtualHost(self, domain, self.config, auth)
+        host = VirtualHost(self, domain, self.config, self._auth(domain))
         await load_modules(host, self.module_types)
         self.hosts[domain] = host
         return host
@@ -116,7 +103,7 @@ class Server:
         """Apply the present configuration to a host; a changed authentication section makes a new client of the service."""
         settings = self.config.section("auth", host=host.domain)
         if settings != host.settings("auth"):
-            old, host.auth = host.auth, AuthProvider(host.domain, settings, self.clock)
+            old, host.auth = host.auth, self._auth(host.domain)
             await old.close()
         host.apply(self.config)
 
@@ -190,8 +177,10 @@ class Server:
     # -- routing -------------------------------------------------------------------------------------------------
 
     def route(self, stanza: Stanza, source: VirtualHost) -> None:
-        """Deliver a stanza of a local sender. Its ``sender`` and ``recipient`` are set; without a recipient it is for the
-        sender's own account (RFC 6120 section 10.3). Raises :class:`StanzaError` when it can't be delivered.
+        """Deliver a stanza of a local sender.
+
+        Its ``sender`` and ``recipient`` are set; without a recipient it is for the sender's own account (RFC 6120
+        section 10.3). Raises :class:`StanzaError` when it can't be delivered.
         """
         if stanza.name == MESSAGE:
             self.metrics.messages.value += 1
@@ -286,13 +275,3 @@ class Server:
         self._request_timer = None
         for session in waiting:
             session.request_acknowledgement()
-
-
-class _Plain:
-    """Bytes as they are."""
-
-    def encode(self, value: bytes) -> bytes:
-        return value
-
-    def decode(self, data: bytes) -> bytes:
-        return data

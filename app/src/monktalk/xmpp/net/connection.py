@@ -71,7 +71,7 @@ class TcpConnection(asyncio.Protocol):
         self.accepted = self.active = self._refilled = listener.tick
         self.stalled = 0
         self.pinged = False
-        self._allowance = listener.limits.burst_unauthenticated
+        self._allowance: int = listener.limits.burst_unauthenticated
         self._xml = XmlStream(listener.server.parsers, listener.limits.stanza_size_unauthenticated)
         self.stream = ClientStream(listener.server, self, tls_required=listener.options.starttls_required)
 
@@ -273,13 +273,17 @@ class TcpConnection(asyncio.Protocol):
     def _read_on(self) -> None:
         if self._paused or self._transport.is_closing():
             return
-        held, self._held = self._held, None
-        if held:
-            for data in held:
-                self._receive(data)
-            if self._paused:
-                return
         self._transport.resume_reading()
+        held, self._held = self._held, None
+        for index, data in enumerate(held or ()):
+            if self._waiting:
+                self._held = (held or [])[index:] + (self._held or [])
+                return
+            self._receive(data)
+
+    @property
+    def _waiting(self) -> bool:
+        return self._paused or self._throttled
 
     def fail(self, error: StreamError, *, resumable: bool = False) -> None:
         """End the stream with an error."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from monktalk.common.jid import JID, InvalidJID, prepare_local
-from monktalk.common.scram import ScramKeys
+from monktalk.common.scram import ITERATIONS, SALT_BYTES, ScramKeys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,7 +66,6 @@ _NONCE: Final = re.compile(r"[!-+\--~]+").fullmatch
 _ATTRIBUTE: Final = re.compile(r"[A-Za-z]=[^\0,]+").fullmatch
 _BINDING_NAME: Final = re.compile(r"[A-Za-z0-9.\-]+").fullmatch
 _NONCE_BYTES: Final = 24
-_FAKE_SALT_BYTES: Final = 16
 
 
 class SaslFailure(Exception):
@@ -252,9 +251,7 @@ class ScramExchange(Exchange):
     def supply(self, result: bool | ScramKeys) -> Challenge | Success:
         """Take the keys of the account, and give the server-first-message."""
         if self._state != "keys" or not isinstance(result, ScramKeys) or result.hash_name != self.hash_name:
-            raise RuntimeError(
-                f"{self.mechanism}: no keys of {self.hash_name} are due, but the {self._state}"
-            )
+            raise RuntimeError(f"{self.mechanism}: no keys of {self.hash_name} are due, but the {self._state}")
         self._state = "final message"
         self._keys = result
         self._server_first = f"r={self._nonce},s={_base64(result.salt)},i={result.iterations}"
@@ -268,23 +265,17 @@ class ScramExchange(Exchange):
             raise SaslFailure("malformed-request", "The first message of SCRAM has no GS2 header.")
         binding = self._take_flag(flag)
         if authzid and not authzid.startswith("a="):
-            raise SaslFailure(
-                "malformed-request", "The GS2 header has something else than an authorization identity."
-            )
+            raise SaslFailure("malformed-request", "The GS2 header has something else than an authorization identity.")
         self._cbind_input = f"{flag},{authzid},".encode() + binding
         name, *attributes = bare.split(",")
         if name.startswith("m="):
-            raise SaslFailure(
-                "malformed-request", "A mandatory extension of SCRAM is asked for; there is none."
-            )
+            raise SaslFailure("malformed-request", "A mandatory extension of SCRAM is asked for; there is none.")
         if not name.startswith("n=") or not attributes or not attributes[0].startswith("r="):
             raise SaslFailure("malformed-request", "The first message of SCRAM has no user name or no nonce.")
         nonce, *extensions = attributes
         _check_extensions(extensions)
         if not _NONCE(nonce[2:]):
-            raise SaslFailure(
-                "malformed-request", "The nonce is empty or has characters that are not allowed."
-            )
+            raise SaslFailure("malformed-request", "The nonce is empty or has characters that are not allowed.")
         self._client_first_bare = bare
         self._nonce = nonce[2:] + self._server_nonce
         self._identify(_saslname(name[2:]), _saslname(authzid[2:]) if authzid else "")
@@ -296,17 +287,13 @@ class ScramExchange(Exchange):
                 raise SaslFailure("malformed-request", f"{self.mechanism} needs a channel binding.")
             if flag == "y" and self._plus_offered:
                 # The client believes that no -PLUS was offered: somebody in between has taken it out.
-                raise SaslFailure(
-                    "not-authorized", "The offer of channel binding was removed on its way to you."
-                )
+                raise SaslFailure("not-authorized", "The offer of channel binding was removed on its way to you.")
             return b""
         kind = flag[2:]
         if not flag.startswith("p=") or not _BINDING_NAME(kind):
             raise SaslFailure("malformed-request", "The channel binding flag is none of n, y and p.")
         if not self._plus:
-            raise SaslFailure(
-                "malformed-request", f"{self.mechanism} has no channel binding, its -PLUS form has."
-            )
+            raise SaslFailure("malformed-request", f"{self.mechanism} has no channel binding, its -PLUS form has.")
         if kind not in self._bindings:
             raise SaslFailure("not-authorized", "This type of channel binding is not offered.")
         return self._bindings[kind]
@@ -316,9 +303,7 @@ class ScramExchange(Exchange):
         without_proof, found, proof = message.rpartition(",p=")
         binding, *attributes = without_proof.split(",")
         if not found or not binding.startswith("c=") or not attributes or not attributes[0].startswith("r="):
-            raise SaslFailure(
-                "malformed-request", "The last message of SCRAM has no channel binding, nonce or proof."
-            )
+            raise SaslFailure("malformed-request", "The last message of SCRAM has no channel binding, nonce or proof.")
         nonce, *extensions = attributes
         _check_extensions(extensions)
         cbind_input, client_proof = _unbase64(binding[2:]), _unbase64(proof)
@@ -326,9 +311,7 @@ class ScramExchange(Exchange):
             raise SaslFailure("not-authorized", "The channel binding is not that of this connection.")
         if not hmac.compare_digest(nonce[2:].encode(), self._nonce.encode()):
             raise SaslFailure("not-authorized", "The nonce is not that of this exchange.")
-        signature = self._verify(
-            f"{self._client_first_bare},{self._server_first},{without_proof}", client_proof
-        )
+        signature = self._verify(f"{self._client_first_bare},{self._server_first},{without_proof}", client_proof)
         return Success(self.username, b"v=" + _base64(signature).encode())
 
     def _verify(self, auth_message: str, proof: bytes) -> bytes:
@@ -387,7 +370,7 @@ def start(
     return ScramExchange(mechanism, host, bindings=bindings, plus_offered=plus_offered, nonce=nonce)
 
 
-def fake_keys(secret: bytes, username: str, host: str, hash_name: str, iterations: int = 4096) -> ScramKeys:
+def fake_keys(secret: bytes, username: str, host: str, hash_name: str, iterations: int = ITERATIONS) -> ScramKeys:
     """Return keys that no password fits, the same at each call: those of an account that is not there.
 
     `secret` must be the same in all processes and after a restart, or the salts give away who does not exist;
@@ -400,7 +383,7 @@ def fake_keys(secret: bytes, username: str, host: str, hash_name: str, iteration
 
     return ScramKeys(
         hash_name=hash_name,
-        salt=derive("salt", "sha256")[:_FAKE_SALT_BYTES],
+        salt=derive("salt", "sha256")[:SALT_BYTES],
         iterations=iterations,
         stored_key=derive("stored key", hash_name),
         server_key=derive("server key", hash_name),
@@ -448,9 +431,7 @@ def _check_extensions(attributes: Sequence[str]) -> None:
     """Refuse what is no list of optional extensions; these may be ignored (RFC 5802 section 5.1)."""
     for attribute in attributes:
         if not _ATTRIBUTE(attribute) or attribute.startswith("m="):
-            raise SaslFailure(
-                "malformed-request", "A message of SCRAM has an attribute that is not allowed there."
-            )
+            raise SaslFailure("malformed-request", "A message of SCRAM has an attribute that is not allowed there.")
 
 
 def _base64(data: bytes) -> str:

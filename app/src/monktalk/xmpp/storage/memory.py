@@ -181,21 +181,27 @@ class _MemoryOffline:
         return self._submit(work)
 
     async def load(self, host: str, user: str, limit: int) -> list[OfflineMessage]:
+        check_text(host, user)
         return await self._submit(lambda: self._waiting(host, user)[:limit])
 
     async def remove(self, host: str, user: str, up_to_id: int) -> int:
+        check_text(host, user)
         return await self._submit(lambda: self._drop(lambda message, _: message.id <= up_to_id, host, user))
 
     async def count(self, host: str, user: str) -> int:
+        check_text(host, user)
         return await self._submit(lambda: len(self._waiting(host, user)))
 
     async def delete_user(self, host: str, user: str) -> int:
+        check_text(host, user)
         return await self._submit(lambda: self._drop(lambda *_: True, host, user))
 
     async def delete_expired(self, host: str, now: float) -> int:
+        check_text(host)
         return await self._submit(lambda: self._drop(lambda _, until: until is not None and until <= now, host))
 
     async def delete_older(self, host: str, before: float) -> int:
+        check_text(host)
         return await self._submit(lambda: self._drop(lambda message, _: message.stamp < before, host))
 
     def _waiting(self, host: str, user: str) -> list[OfflineMessage]:
@@ -250,9 +256,11 @@ class _MemoryAccounts:
         return await self._submit(lambda: self._of(host)[offset:end])
 
     async def count(self, host: str) -> int:
+        check_text(host)
         return await self._submit(lambda: len(self._of(host)))
 
     async def find(self, host: str, user: str) -> Account | None:
+        check_text(host, user)
         return await self._submit(lambda: self._accounts.get((host, user)))
 
     async def set_disabled(self, host: str, user: str, disabled: bool, reason: str = "") -> None:
@@ -271,6 +279,7 @@ class _MemoryAccounts:
         return account is not None and account.disabled
 
     async def delete(self, host: str, user: str) -> None:
+        check_text(host, user)
         await self._submit(lambda: self._accounts.pop((host, user), None))
         self._announce(ACCOUNTS_TABLE, host, user, "")
 

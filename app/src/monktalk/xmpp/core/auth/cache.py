@@ -13,6 +13,8 @@ from collections import OrderedDict
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 
+from monktalk.common.metrics import Counter
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
@@ -62,7 +64,15 @@ class AnswerCache:
     memory finds no password, and whoever picks names cannot make them collide.
     """
 
-    def __init__(self, clock: Clock, life: float, *, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        life: float,
+        *,
+        capacity: int = CAPACITY,
+        hits: Counter | None = None,
+        misses: Counter | None = None,
+    ) -> None:
         self._clock = clock
         self._life = life
         self._capacity = capacity
@@ -70,8 +80,8 @@ class AnswerCache:
         self._known: OrderedDict[bytes, Answers] = OrderedDict()
         self._unknown: OrderedDict[bytes, Answers] = OrderedDict()
         self._flights: dict[bytes, dict[bytes, asyncio.Task[Any]]] = {}
-        self.hits = 0
-        self.misses = 0
+        self.hits = hits or Counter("hits", "", {})
+        self.misses = misses or Counter("misses", "", {})
 
     def digest(self, *values: str | bytes) -> bytes:
         """Return a keyed digest that stands for these values, in this order."""
@@ -113,9 +123,9 @@ class AnswerCache:
         """
         known = self.peek(owner, question)
         if known is not MISSING:
-            self.hits += 1
+            self.hits.inc()
             return cast("T", known)  # what is stored below under this question
-        self.misses += 1
+        self.misses.inc()
         flights = self._flights.setdefault(owner, {})
         task = flights.get(question)
         if task is None:
@@ -140,21 +150,25 @@ class AnswerCache:
         answers.move_to_end(question)
         if len(answers) > ANSWERS_PER_ACCOUNT:
             # Wrong passwords make way before right ones do.
-            oldest = next(
-                (key for key, answer in answers.items() if not answer.positive), next(iter(answers))
-            )
+            oldest = next((key for key, answer in answers.items() if not answer.positive), next(iter(answers)))
             del answers[oldest]
 
-    def renew(self, owner: bytes, age: float) -> None:
-        """Let what is remembered of `owner` end when it is `age` seconds old, if that is sooner."""
+    def renew(self, owner: bytes, age: float) -> set[bytes]:
+        """Let what is remembered of `owner` end when it is `age` seconds old, if that is sooner.
+
+        Returns the questions whose answers have ended now.
+        """
         now = self._clock.monotonic()
+        ended = set()
         for table in (self._known, self._unknown):
             for question, answer in list(table.get(owner, {}).items()):
                 until = min(answer.until, answer.fetched + age)
                 if until <= now:
                     del table[owner][question]
+                    ended.add(question)
                 else:
                     table[owner][question] = answer._replace(until=until)
+        return ended
 
     def drop(self, owner: bytes) -> None:
         """Forget what is known of `owner`; answers under way are given to who waits, not remembered."""

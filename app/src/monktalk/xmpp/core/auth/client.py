@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
+import hashlib
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
@@ -32,6 +35,8 @@ MAX_ANSWER: Final = 16 * 1024
 
 WAITING_PER_CONNECTION: Final = 64
 """Calls that may wait for each connection; more at once are refused instead of queued."""
+
+DECOY_ROUNDS: Final = 100_000
 
 UNUSABLE_NAMES: Final = frozenset({"true", "false"})
 """Account names that would read like a verdict, where the service answers with the name."""
@@ -89,6 +94,18 @@ class AuthClient:
         self._waiting = 0
         self._refused = False
         self._closed = False
+
+    @functools.cached_property
+    def decoy_secret(self) -> bytes:
+        """What the salts of accounts that do not exist are made with.
+
+        It follows from the password that all processes and nodes share, so that a salt stays the same wherever
+        and whenever it is asked for; slowly, as clients see salts and must not find the password behind them.
+        """
+        password = self.endpoint.password.encode()
+        if not password:
+            return secrets.token_bytes(32)
+        return hashlib.pbkdf2_hmac("sha256", password, b"monktalk decoy", DECOY_ROUNDS)
 
     @contextlib.asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -223,9 +240,7 @@ class AuthClient:
     def _watch_refusal(self, refused: bool) -> None:
         """Say once, not at each login, that the service does not know the server's own credentials."""
         if refused and not self._refused:
-            log.error(
-                "service_refuses_server", url=self.endpoint.url, hint="check [auth] username and password"
-            )
+            log.error("service_refuses_server", url=self.endpoint.url, hint="check [auth] username and password")
         self._refused = refused
 
     def _session(self, *, writes: bool) -> aiohttp.ClientSession:
@@ -249,9 +264,7 @@ class AuthClient:
     def _open(self, *, keep: bool) -> aiohttp.ClientSession:
         # The system's resolver knows what /etc/nsswitch.conf says of "localhost".
         resolver = aiohttp.ThreadedResolver()
-        connector = aiohttp.TCPConnector(
-            limit=self.endpoint.connections, resolver=resolver, force_close=not keep
-        )
+        connector = aiohttp.TCPConnector(limit=self.endpoint.connections, resolver=resolver, force_close=not keep)
         return aiohttp.ClientSession(
             connector=connector,
             headers=self._headers,
@@ -328,9 +341,7 @@ def _authorization(endpoint: Endpoint) -> dict[str, str]:
 def _describe(error: Exception) -> str:
     """Return what happened, in words that cannot hold the URL."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        return (
-            f"the authentication service cannot be reached ({error.os_error.strerror or 'connection failed'})"
-        )
+        return f"the authentication service cannot be reached ({error.os_error.strerror or 'connection failed'})"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
         return "the authentication service has closed the connection"
     if isinstance(error, aiohttp.ClientPayloadError):

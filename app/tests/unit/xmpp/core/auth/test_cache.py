@@ -56,7 +56,7 @@ async def test_answers_are_remembered_for_their_life(cache, clock):
     assert await cache.ask(b"alice", b"exists", source) is False
     assert await cache.ask(b"alice", b"exists", source) is False, "negative answers too"
     assert source.calls == 2
-    assert (cache.hits, cache.misses) == (2, 2)
+    assert (cache.hits.value, cache.misses.value) == (2, 2)
 
 
 async def test_none_is_an_answer(cache):
@@ -154,12 +154,12 @@ async def test_renewal_ends_what_is_older_and_shortens_what_is_younger(cache, cl
     clock.advance(1)
     cache.put(b"alice", b"young", True, positive=True)
     clock.advance(1.5)
-    cache.renew(b"alice", 2.0)
+    assert cache.renew(b"alice", 2.0) == {b"old"}
     assert cache.peek(b"alice", b"old") is MISSING
     assert cache.peek(b"alice", b"young") is True
     clock.advance(0.5)
     assert cache.peek(b"alice", b"young") is MISSING
-    cache.renew(b"nobody", 2.0)
+    assert cache.renew(b"nobody", 2.0) == set()
 
 
 async def test_strangers_do_not_push_accounts_out(cache):
