@@ -22,10 +22,12 @@ test: $(DEVELOPMENT) ## Run the tests; ARGS="-k roster" is passed to pytest
 	@$(PY) -m pytest $(ARGS)
 
 lint: $(DEVELOPMENT) ## Check style, types and the direction of imports
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
-	@$(VENV)/bin/lint-imports --no-cache --no-logo
+	@failed=0; \
+	$(PY) -m ruff check . || failed=1; \
+	$(PY) -m ruff format --check . || failed=1; \
+	$(PY) -m mypy || failed=1; \
+	$(VENV)/bin/lint-imports --no-cache --no-logo || failed=1; \
+	exit $$failed
 
 bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part
 	@PYTHONPATH=app $(PY) -m bench $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SERVERS),--servers $(SERVERS))

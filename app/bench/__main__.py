@@ -9,9 +9,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from bench import sasl
 from bench.child import raise_file_limit
@@ -20,6 +19,10 @@ from bench.results import WORKLOADS, Record, faulty, make_records
 from bench.runner import Plan, Run
 from bench.servers import SERVERS
 from bench.workloads import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
 
 EXIT_OK, EXIT_FAULTY, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 

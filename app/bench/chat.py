@@ -7,14 +7,18 @@ import gc
 import re
 import time
 from array import array
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bench.crowd import Crowd
 from bench.messages import Findings, Ledger
 from bench.session import ACK_REQUEST, Session
 from bench.stream import INCOMPLETE, element_end, skip_white_space
-from bench.transport import Loop, LoadTimeoutError
+from bench.transport import LoadTimeoutError, Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.crowd import Crowd
 
 # The messages that servers pass on as they are; what does not look like this takes the slow way.
 _MESSAGE = re.compile(rb"<message\b[^<>]*><body>([^<]*)</body></message>")
@@ -162,9 +166,7 @@ class Chat:
             for number, (sender, receiver) in enumerate(zip(sessions[::2], sessions[1::2], strict=True))
         ]
 
-    def measure(
-        self, window: int, warm_up: float, duration: float, server_cpu: Callable[[], float]
-    ) -> ChatResult:
+    def measure(self, window: int, warm_up: float, duration: float, server_cpu: Callable[[], float]) -> ChatResult:
         """Keep `window` messages of each pair on the way for warm_up + duration seconds, then let them arrive.
 
         Raises:
@@ -193,9 +195,7 @@ class Chat:
             gc.enable()
             loop.after_round = None
         self._crowd.check()
-        return ChatResult(
-            arrived, seconds, cpu, own, array("d", sorted(latencies)), findings, unacknowledged
-        )
+        return ChatResult(arrived, seconds, cpu, own, array("d", sorted(latencies)), findings, unacknowledged)
 
     def _send_due(self) -> None:
         if self.to_send:

@@ -8,10 +8,13 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import procfs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 class ServerError(Exception):
@@ -83,8 +86,10 @@ class Child:
             return None
 
     def tree(self) -> list[procfs.ProcessInfo]:
-        """The process and its descendants."""
-        return procfs.tree(self.pid)
+        """The process and its descendants; once it has ended, what it left behind in its session."""
+        if self.running():
+            return procfs.tree(self.pid)
+        return [process for process in procfs.all_processes() if process.session == self.pid]
 
     def last_lines(self, count: int = 8) -> str:
         """The end of the log, for an error message."""
@@ -102,10 +107,12 @@ class Child:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
         members.update((process.pid, process.started) for process in self.tree())
-        self._wait_gone(members, 2.0 if self.running() is False else 0.0)
+        if not self.running():
+            self._wait_gone(members, 2.0)
         for pid in self._alive(members):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._wait_gone(members, patience)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
 
@@ -120,5 +127,6 @@ class Child:
         return [
             pid
             for pid, started in members.items()
-            if (info := procfs.read_process(pid)) is not None and info.started == started
+            # One that has ended may wait for its parent to take note; there is nothing left to end.
+            if (info := procfs.read_process(pid)) is not None and info.started == started and info.state != "Z"
         ]

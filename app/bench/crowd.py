@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from bench.session import Account, Endpoint, Session, SessionError
-from bench.transport import Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bench.transport import Loop
 
 CONCURRENCY = 20
 

@@ -20,11 +20,10 @@ def make_body(pair: int, sequence: int) -> bytes:
 def read_body(body: bytes) -> tuple[int, int] | None:
     """Pair and sequence number of a body, or None if it is damaged."""
     try:
-        if len(body) != BODY_SIZE or int(body[:8], 16) != zlib.crc32(body[9:]):
-            return None
-        return int(body[9:14]), int(body[15:25])
+        pair, sequence = int(body[9:14]), int(body[15:25])
     except ValueError:
         return None
+    return (pair, sequence) if body == make_body(pair, sequence) else None
 
 
 @dataclass(slots=True)
@@ -100,7 +99,7 @@ class Ledger:
             self._late.add(waiting)
 
     def close(self) -> Findings:
-        """Count what has not arrived as lost and return all findings since the last close()."""
+        """Count what has not arrived as lost; returns all findings since the last time."""
         findings, self.findings = self.findings, Findings()
         findings.lost += len(self.outstanding) + len(self._late)
         self.outstanding.clear()

@@ -18,6 +18,7 @@ class ProcessInfo:
     """
 
     pid: int
+    state: str
     parent: int
     session: int
     cpu_ticks: int
@@ -37,6 +38,7 @@ def parse_stat(text: str) -> ProcessInfo:
     # Field numbers of proc(5), minus the three that are gone and one because lists count from zero.
     return ProcessInfo(
         pid=int(pid),
+        state=fields[0],
         parent=int(fields[1]),
         session=int(fields[3]),
         cpu_ticks=sum(int(field) for field in fields[11:15]),
@@ -54,11 +56,8 @@ def read_process(pid: int) -> ProcessInfo | None:
 
 def all_processes() -> list[ProcessInfo]:
     """Every process of the machine."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdecimal() and (info := read_process(int(entry.name))) is not None:
-            found.append(info)
-    return found
+    numbers = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal()]
+    return [info for number in numbers if (info := read_process(number)) is not None]
 
 
 def tree(root: int, processes: list[ProcessInfo] | None = None) -> list[ProcessInfo]:

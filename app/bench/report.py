@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.results import CHAT, IDLE, LOGIN, Cell, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 _COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
     CHAT: (

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import workloads
 from bench.child import ServerError
@@ -15,6 +14,10 @@ from bench.servers import SERVERS, Server
 from bench.session import SessionError
 from bench.transport import LoadTimeoutError
 from bench.workloads import Load, WorkloadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,7 @@ class Run:
                     other.stop()
                 self._measure(server, [cell], partial(workloads.idle, server, self.plan.load, tls=tls))
 
-    def _measure(
-        self, server: Server, cells: Sequence[Cell], workload: Callable[[], dict[Cell, Sample]]
-    ) -> None:
+    def _measure(self, server: Server, cells: Sequence[Cell], workload: Callable[[], dict[Cell, Sample]]) -> None:
         """Have the server run and collect the samples of these cells; note a failure instead of passing it on."""
         samples: dict[Cell, Sample] = {}
         if server.name not in self._unusable and self._started(server):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-import ssl
 import time
-from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from html import escape
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bench import sasl
 from bench.stream import StreamReader, StreamSyntaxError, attribute
 from bench.transport import Connection, Loop
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Generator
 
 _SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 _TLS = "urn:ietf:params:xml:ns:xmpp-tls"

@@ -11,8 +11,10 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _RECEIVE_SIZE = 262144
 _CLOSED_EVENTS = select.EPOLLHUP | select.EPOLLERR
@@ -94,9 +96,7 @@ class Loop:
 class Connection:
     """One client connection; `send` before `connected` is kept until then."""
 
-    def __init__(
-        self, loop: Loop, address: tuple[str, int], receiver: Receiver, tls: ssl.SSLContext | None
-    ) -> None:
+    def __init__(self, loop: Loop, address: tuple[str, int], receiver: Receiver, tls: ssl.SSLContext | None) -> None:
         self._loop = loop
         self._receiver = receiver
         self._unsent = b""
@@ -105,7 +105,7 @@ class Connection:
         self._handshaken = False
         self._ready = False
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setblocking(False)  # noqa: FBT003  # the parameter has no name in the socket module
+        self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._number = self._socket.fileno()
         if tls is not None:

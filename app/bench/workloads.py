@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from bench import sasl
 from bench.chat import Chat, ChatResult
 from bench.crowd import Crowd
 from bench.results import CHAT, IDLE, LOGIN, Cell, Sample
-from bench.servers import Server
 from bench.servers.base import CpuTimes, account
 from bench.transport import Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.servers import Server
 
 # Accounts of the login workload: as many as log in again and again.
 _REGULARS = 200

@@ -6,20 +6,22 @@ import os
 import pwd
 import re
 import socket
-import ssl
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bench import procfs
 from bench.certificate import write_certificate
 from bench.child import Child, ServerError
 from bench.session import Account, Endpoint
 from bench.transport import client_tls_context
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 DOMAIN = "localhost"
 LOOPBACK = "127.0.0.1"

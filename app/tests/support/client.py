@@ -69,6 +69,9 @@ class Client:
         self.features: ET.Element | None = None
         self.header: dict[str, str] = {}
         self.skips_acks = True
+        """Stream management's requests and answers are not of interest to the test."""
+        self.handled = 0
+        """How much the server has handled, as it said when it resumed the session."""
         self._inbox: deque[ET.Element] = deque()
 
     @property

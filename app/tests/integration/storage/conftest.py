@@ -62,9 +62,7 @@ async def open_storage(database_url: str, clock: ManualClock) -> AsyncIterator[O
 
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
-async def storage(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
-) -> AsyncIterator[Storage]:
+async def storage(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Storage]:
     """A started storage with nothing in it."""
     opened: Storage
     if request.param == "memory":

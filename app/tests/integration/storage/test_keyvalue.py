@@ -43,9 +43,7 @@ async def test_a_value_comes_back_with_its_version(store: KeyValueStore[str]) ->
     assert await store.get(HOST, "alice", "") == Versioned("böb ☃ 😀", version)
 
 
-async def test_hosts_owners_keys_and_tables_are_kept_apart(
-    store: KeyValueStore[str], storage: Storage
-) -> None:
+async def test_hosts_owners_keys_and_tables_are_kept_apart(store: KeyValueStore[str], storage: Storage) -> None:
     other = storage.keyvalue("vcard", TextCodec(), cache_size=10)
     await store.put(HOST, "alice", "k", "1", None)
     await store.put("example.net", "alice", "k", "2", None)
@@ -106,9 +104,7 @@ async def test_delete(store: KeyValueStore[str]) -> None:
         await store.delete(HOST, "alice", "", version)
 
 
-async def test_a_version_does_not_come_back_after_a_delete(
-    store: KeyValueStore[str], clock: ManualClock
-) -> None:
+async def test_a_version_does_not_come_back_after_a_delete(store: KeyValueStore[str], clock: ManualClock) -> None:
     first = await store.put(HOST, "alice", "", "a", None)
     last = await store.put(HOST, "alice", "", "b", first)
     await store.delete(HOST, "alice", "")
@@ -168,9 +164,7 @@ async def test_invalidating_an_owner_forgets_all_keys_of_that_owner(
     assert store.peek(HOST, "bob", "a") is not UNKNOWN
 
 
-async def test_changes_are_announced_once_they_are_made(
-    store: KeyValueStore[str], storage: Storage
-) -> None:
+async def test_changes_are_announced_once_they_are_made(store: KeyValueStore[str], storage: Storage) -> None:
     announced: list[tuple[str, str, str, str]] = []
     storage.on_invalidate = lambda *change: announced.append(change)
     await store.put(HOST, "alice", "a", "x", None)
@@ -262,8 +256,14 @@ async def test_a_table_is_opened_once(storage: Storage) -> None:
     codec = TextCodec()
     store = storage.keyvalue("private", codec, cache_size=10)
     assert storage.keyvalue("private", codec, cache_size=10) is store
+    # A module that is loaded again brings a codec of its own.
+    assert storage.keyvalue("private", TextCodec(), cache_size=10) is store
+
+    class OtherCodec(TextCodec):
+        pass
+
     with pytest.raises(ValueError, match="another codec"):
-        storage.keyvalue("private", TextCodec(), cache_size=10)
+        storage.keyvalue("private", OtherCodec(), cache_size=10)
     for name in ("", "accounts", "a\0"):
         with pytest.raises(ValueError, match="cannot be"):
             storage.keyvalue(name, codec, cache_size=10)

@@ -152,9 +152,9 @@ async def test_a_caller_that_gives_up_does_not_stop_the_others(storage: Storage)
 
 async def test_names_that_cannot_be_stored_are_refused(storage: Storage) -> None:
     with pytest.raises(ValueError, match="NUL"):
-        storage.offline.append(HOST, "b\0b", b"", 1.0, None, 10)
+        await storage.offline.append(HOST, "b\0b", b"", 1.0, None, 10)
     with pytest.raises(ValueError, match="surrogate"):
-        storage.offline.append("\udc00", "bob", b"", 1.0, None, 10)
+        await storage.offline.append("\udc00", "bob", b"", 1.0, None, 10)
     for call in (
         storage.offline.load(HOST, "b\0b", 1),
         storage.offline.count(HOST, "b\0b"),

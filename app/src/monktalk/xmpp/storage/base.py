@@ -41,7 +41,7 @@ class TableRegistry:
                 announce=self.announce,
             )
             self._tables[table] = store
-        elif store.codec is not codec:
+        elif type(store.codec) is not type(codec):
             raise ValueError(f"the key-value table {table!r} is open already with another codec")
         return cast("KeyValueStore[T]", store)
 

@@ -271,7 +271,7 @@ class Storage(Protocol):
             cache_bytes: encoded bytes of cached values at most.
 
         Raises:
-            ValueError: the table is open already with another codec.
+            ValueError: the table is open already with a codec of another type.
         """
         ...
 

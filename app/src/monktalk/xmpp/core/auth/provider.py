@@ -75,7 +75,7 @@ class AuthProvider:
     ) -> None:
         self.host = host
         self.iterations = iterations
-        self._passwords_in_clear = bool(settings.password_format == "plain")
+        self._passwords_in_clear = bool(settings.password_format == "plain")  # noqa: S105 - the name of a format
         self._clients = clients
         self._client = clients.acquire(Endpoint.of(settings))
         self._clock = clock or SystemClock()

@@ -32,9 +32,6 @@ class Request:
         return {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
 
 
-Responder = "Callable[[Request, asyncio.StreamWriter], Awaitable[None]]"
-
-
 def reply(status: int, body: bytes | str = b"", *headers: str) -> bytes:
     body = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(body)}", *headers, "", ""]
@@ -52,6 +49,7 @@ class Service:
     port: int = 0
     server: asyncio.Server | None = None
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -70,11 +68,13 @@ class Service:
         self.server.close()
         for writer in list(self.writers):
             writer.close()
-        while self.writers:
-            await asyncio.sleep(0)
+        await asyncio.gather(*self.tasks)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
         number = self.connections
         self.writers.add(writer)
         try:
@@ -85,6 +85,7 @@ class Service:
         finally:
             writer.close()
             self.writers.discard(writer)
+            self.tasks.discard(task)
 
     async def _request(self, reader: asyncio.StreamReader, number: int) -> Request:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")

@@ -29,20 +29,16 @@ class Source:
         self.calls = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.asked = asyncio.Event()
 
     async def __call__(self):
         self.calls += 1
+        self.asked.set()
         answer = self.answers.pop(0)
         await self.gate.wait()
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_answers_are_remembered_for_their_life(cache, clock):
@@ -81,7 +77,7 @@ async def test_questions_at_the_same_time_share_one_fetch(cache):
     waiting = [asyncio.create_task(cache.ask(b"alice", b"exists", source)) for _ in range(50)]
     other = Source(False)
     assert await cache.ask(b"bob", b"exists", other) is False
-    await until(lambda: source.calls)
+    await source.asked.wait()
     source.gate.set()
     assert await asyncio.gather(*waiting) == [True] * 50
     assert source.calls == 1
@@ -91,7 +87,7 @@ async def test_an_error_reaches_all_who_wait_and_is_not_remembered(cache):
     source = Source(OSError("down"), True)
     source.gate.clear()
     waiting = [asyncio.create_task(cache.ask(b"alice", b"exists", source)) for _ in range(3)]
-    await until(lambda: source.calls)
+    await source.asked.wait()
     source.gate.set()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [str(result) for result in results] == ["down"] * 3
@@ -102,7 +98,7 @@ async def test_one_caller_going_away_does_not_disturb_the_others(cache):
     source = Source(True)
     source.gate.clear()
     first, second = (asyncio.create_task(cache.ask(b"alice", b"exists", source)) for _ in range(2))
-    await until(lambda: source.calls)
+    await source.asked.wait()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -116,13 +112,14 @@ async def test_an_error_that_nobody_waits_for_is_not_reported(cache):
     source = Source(OSError("down"))
     source.gate.clear()
     only = asyncio.create_task(cache.ask(b"alice", b"exists", source))
-    await until(lambda: source.calls)
+    await source.asked.wait()
     only.cancel()
     with pytest.raises(asyncio.CancelledError):
         await only
+    (flight,) = (task for task in asyncio.all_tasks() if task is not asyncio.current_task())
     source.gate.set()
-    await until(lambda: not cache._flights)
-    await asyncio.sleep(0)
+    await asyncio.wait([flight])
+    del flight
     gc.collect()
     assert reports == []
 
@@ -131,7 +128,7 @@ async def test_what_was_asked_before_a_drop_is_not_remembered_after_it(cache):
     before = Source("old password")
     before.gate.clear()
     waiting = asyncio.create_task(cache.ask(b"alice", b"keys", before))
-    await until(lambda: before.calls)
+    await before.asked.wait()
     cache.drop(b"alice")
     after = Source("new password")
     assert await cache.ask(b"alice", b"keys", after) == "new password"
@@ -201,7 +198,7 @@ async def test_closing_ends_what_is_under_way(cache):
     source = Source(True)
     source.gate.clear()
     waiting = asyncio.create_task(cache.ask(b"alice", b"exists", source))
-    await until(lambda: source.calls)
+    await source.asked.wait()
     await cache.close()
     with pytest.raises(CacheClosed):
         await waiting
