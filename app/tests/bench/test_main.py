@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from bench.__main__ import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, main, parse_arguments
 from bench.servers import SERVERS
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from bench.messages import BODY_SIZE, Findings, Ledger, make_body, read_body
 
 

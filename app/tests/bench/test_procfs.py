@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+
 from bench import procfs
 from bench.child import Child, ServerError
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 
 import pytest
+
 from bench import sasl
 
 # The example of RFC 5802 section 5.

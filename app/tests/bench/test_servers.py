@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from bench.child import ServerError
 from bench.servers import SERVERS
 from bench.servers.base import Edit, account, apply_edits, bench_accounts, free_ports

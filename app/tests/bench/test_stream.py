@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from bench.stream import INCOMPLETE, StreamReader, StreamSyntaxError, attribute, element_end
 
 HEADER = b"<?xml version='1.0'?><stream:stream from='localhost' xmlns='jabber:client'>"

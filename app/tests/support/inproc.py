@@ -25,7 +25,6 @@ from monktalk.xmpp.cluster.local import LocalBus
 from monktalk.xmpp.core.auth.errors import AccountExists, AccountMissing, AuthUnavailable, NotAllowed
 from monktalk.xmpp.core.c2s import ClientStream
 from monktalk.xmpp.core.host import VirtualHost
-from monktalk.xmpp.core.loader import load_modules
 from monktalk.xmpp.core.server import Server
 from monktalk.xmpp.core.session import Session
 from monktalk.xmpp.core.settings import CORE_SECTIONS
@@ -282,13 +281,10 @@ class Site:
 
 
 class _Server(Server):
-    async def add_host(self, domain: str) -> VirtualHost:
+    def _auth(self, domain: str) -> AuthProvider:
         stand_in: Any = Accounts(domain)
-        auth: AuthProvider = stand_in
-        host = VirtualHost(self, domain, self.config, auth)
-        await load_modules(host, self.module_types)
-        self.hosts[domain] = host
-        return host
+        provider: AuthProvider = stand_in
+        return provider
 
 
 class _Tls:
@@ -310,7 +306,7 @@ async def site(
     """A running server with these modules; ``text`` is TOML for its configuration."""
     clock = ManualClock(now=1_700_000_000.0, monotonic=1_000.0)
     storage = MemoryStorage(clock.now)
-    server = _Server(configuration(modules, text, hosts), modules, storage, LocalBus(), _Tls(), clock)
+    server = _Server(configuration(modules, text, hosts), modules, storage, LocalBus(), _Tls(), clock=clock)
     await server.start()
     running = Site(server, storage, clock)
     try:

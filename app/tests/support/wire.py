@@ -141,6 +141,16 @@ class Wire:
             raise AssertionError(f"{self.name}: nothing came within {patience:g} s\n{self.story()}") from None
         return self._events.popleft()
 
+    async def heard(self, patience: float = 0) -> bool:
+        """Whether something has come (within ``patience`` seconds) that was not looked at yet; it stays there."""
+        if not self._events:
+            try:
+                async with asyncio.timeout(max(patience, 0.001)):
+                    await self._read()
+            except TimeoutError:
+                return False
+        return bool(self._events)
+
     async def raw(self) -> bytes:
         """Bytes that came, uncut; empty at the end of the connection."""
         async with asyncio.timeout(PATIENCE):

@@ -18,9 +18,7 @@ def is_same(stored: str, given: str) -> bool:
     if hmac.compare_digest(stored.encode(), given.encode()):
         return True
     try:
-        return hmac.compare_digest(
-            scram.prepare_password(stored).encode(), scram.prepare_password(given).encode()
-        )
+        return hmac.compare_digest(scram.prepare_password(stored).encode(), scram.prepare_password(given).encode())
     except scram.InvalidPassword:
         return False
 

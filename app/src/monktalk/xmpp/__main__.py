@@ -39,7 +39,7 @@ def main() -> int:
     log_setup.configure(general.loglevel, file=general.log_file)
     try:
         uvloop.run(_run(arguments, config))
-    except (OSError, StorageError) as error:
+    except (OSError, ValueError, StorageError) as error:
         log.exception("not_started", reason=str(error))
         return 1
     return 0

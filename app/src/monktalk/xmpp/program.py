@@ -23,13 +23,13 @@ from monktalk.xmpp.core.server import Server
 from monktalk.xmpp.modules import ALL
 from monktalk.xmpp.net.listener import ClientListener, Connections
 from monktalk.xmpp.net.tls import TlsContexts
-from monktalk.xmpp.storage import open_storage
+from monktalk.xmpp.storage.open import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from monktalk.common.config import Config
+    from monktalk.common.config import Config, ConfigError
 
 log = get_logger(__name__)
 
@@ -132,7 +132,7 @@ class Program:
         sdnotify.notify("RELOADING=1")
         try:
             await self.reload()
-        except (configuration.ConfigError, OSError) as error:
+        except (ConfigError, OSError) as error:
             for line in str(error).splitlines():
                 log.exception("reload_refused", reason=line)
         sdnotify.notify("READY=1")

@@ -31,9 +31,7 @@ class Buddies(Authenticator):
         ValueError: a name cannot be one of a user, or something else than an authenticator is wrapped.
     """
 
-    def __init__(
-        self, accounts: Authenticator, buddies: Iterable[str], *, web_users: WebUsers | None = None
-    ) -> None:
+    def __init__(self, accounts: Authenticator, buddies: Iterable[str], *, web_users: WebUsers | None = None) -> None:
         if not isinstance(accounts, Authenticator):
             raise ValueError("Buddies wraps an authenticator, such as HttpBackend(…)")  # noqa: TRY004 - a wrong file
         if isinstance(buddies, str):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 
@@ -46,7 +47,7 @@ def client_final(exchange_nonce, first_bare, server_first, password, *, cbind_in
     return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
 
 
-def scram_login(exchange, header=b"n,,", name="alice", password="secret", binding=b"", iterations=4096):
+def scram_login(exchange, header=b"n,,", *, name="alice", password="secret", binding=b"", iterations=4096):
     """Run a whole exchange as a client that does everything right but for what the arguments say."""
     hash_name = HASHES[exchange.mechanism.removesuffix("-PLUS")]
     bare = f"n={name},r=clientnonce"
@@ -256,7 +257,7 @@ def test_whatever_is_claimed_in_scram_the_result_is_the_account_that_was_proven(
     exchange = start("SCRAM-SHA-1")
     header = f"n,{'a=' + escaped(authzid) if authzid else ''},".encode()
     if allowed(name, authzid):
-        success = scram_login(exchange, header, escaped(name), iterations=1)
+        success = scram_login(exchange, header, name=escaped(name), iterations=1)
         assert success.username == prepare_local(name)
     else:
         message = header + f"n={escaped(name)},r=nonce".encode()
@@ -274,7 +275,7 @@ def test_scram_without_initial_response_is_asked_for_its_message(mechanism):
 
 
 def test_scram_refuses_a_wrong_password():
-    with pytest.raises(SaslFailure, match="^not-authorized: The user name or the password is wrong"):
+    with pytest.raises(SaslFailure, match="not-authorized: The user name or the password is wrong"):
         scram_login(start("SCRAM-SHA-256"), password="wrong")
 
 
@@ -399,13 +400,13 @@ def test_channel_binding(mechanism, kind):
 )
 def test_the_binding_of_another_connection_is_refused(binding):
     exchange = start("SCRAM-SHA-1-PLUS", bindings=END_POINT, plus_offered=True)
-    with pytest.raises(SaslFailure, match="^not-authorized: The channel binding"):
+    with pytest.raises(SaslFailure, match="not-authorized: The channel binding"):
         scram_login(exchange, b"p=tls-server-end-point,,", binding=binding)
 
 
 def test_the_binding_must_be_of_the_type_that_was_named():
     exchange = start("SCRAM-SHA-1-PLUS", bindings=BINDINGS, plus_offered=True)
-    with pytest.raises(SaslFailure, match="^not-authorized: The channel binding"):
+    with pytest.raises(SaslFailure, match="not-authorized: The channel binding"):
         scram_login(exchange, b"p=tls-exporter,,", binding=BINDINGS["tls-server-end-point"])
 
 
@@ -532,19 +533,16 @@ def test_after_a_refusal_scram_is_over():
 
 
 @given(st.sampled_from([*sasl.MECHANISMS]), st.lists(st.binary(max_size=60), max_size=3))
-def test_no_input_breaks_anything(mechanism, messages):
+def test_no_input_breaks_anything_or_lets_anybody_in(mechanism, messages):
     exchange = start(mechanism, bindings=BINDINGS, plus_offered=True)
-    try:
+    with contextlib.suppress(SaslFailure):
         for message in messages:
             step = exchange.respond(message)
             if isinstance(step, NeedKeys):
-                exchange.supply(keys_of("secret", step.hash_name, 1))
+                step = exchange.supply(keys_of("secret", step.hash_name, 1))
             elif isinstance(step, NeedPassword):
-                assert refusal(exchange.supply, False) == "not-authorized"
-                return
-            assert not isinstance(step, Success)
-    except SaslFailure as failure:
-        assert failure.condition in sasl.CONDITIONS
+                step = exchange.supply(False)
+            assert isinstance(step, Challenge)
 
 
 # ------------------------------------------------------------------------------------------------ encoding

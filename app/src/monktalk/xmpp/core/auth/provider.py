@@ -81,6 +81,7 @@ class AuthProvider:
         self._clock = clock or SystemClock()
         self._executor = executor
         self._verifying = 0
+        self._closed = False
         self._metrics = _Metrics(metrics or Registry(), host)
         self._cache = AnswerCache(
             self._clock, settings.cache_time, hits=self._metrics.hits, misses=self._metrics.misses
@@ -211,6 +212,9 @@ class AuthProvider:
 
     async def close(self) -> None:
         """End what is under way (with AuthUnavailable) and give the connections back."""
+        if self._closed:
+            return
+        self._closed = True
         await self._cache.close()
         self._metrics.remove()
         await self._clients.release(self._client)
@@ -293,6 +297,8 @@ class AuthProvider:
 
     async def _call(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call of the service, when a connection is free and the breaker is closed."""
+        if self._closed:
+            raise AuthUnavailable(f"the accounts of {self.host} are not served any more")
         begun = self._clock.monotonic()
         outcome = "unavailable"
         try:

@@ -216,6 +216,7 @@ class Link:
             self.close()
             # Whether an interrupted commit took place is unknown: doing it again might do it twice.
             if committing and self._writes:
+                self._health.failed(brief(error))
                 return StorageUnavailable("the connection to the database broke during a commit")
             return _Lost(brief(error))
         if failure is Failure.REQUEST and not committing:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
+from monktalk.common import logging as our_logging
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 
 @dataclass
@@ -115,3 +119,20 @@ async def running() -> AsyncIterator[Service]:
         yield service
     finally:
         await service.stop()
+
+
+@contextlib.contextmanager
+def captured_log(level: str = "debug") -> Iterator[io.StringIO]:
+    """All that any logger writes meanwhile."""
+    stream = io.StringIO()
+    root = logging.getLogger()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(our_logging.LineFormatter())
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(our_logging.parse_level(level))
+    try:
+        yield stream
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)

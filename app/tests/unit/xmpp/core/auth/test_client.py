@@ -4,8 +4,6 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
-import io
-import logging
 import traceback
 from urllib.parse import quote
 
@@ -13,7 +11,6 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from monktalk.common import logging as our_logging
 from monktalk.common.config import Schema, parse
 from monktalk.xmpp.core.auth.client import (
     MAX_ANSWER,
@@ -24,7 +21,7 @@ from monktalk.xmpp.core.auth.client import (
 )
 from monktalk.xmpp.core.auth.errors import AccountExists, AccountMissing, AuthUnavailable, NotAllowed
 from monktalk.xmpp.core.settings import AUTH
-from tests.unit.xmpp.core.auth.service import reply
+from tests.unit.xmpp.core.auth.service import captured_log, reply
 
 HOST = "example.org"
 PASSWORD = "très sécret & 100%=+/?#"
@@ -40,23 +37,6 @@ async def client(service):
     client = AuthClient(endpoint(service))
     yield client
     await client.close()
-
-
-@contextlib.contextmanager
-def captured_log(level="debug"):
-    """All that any logger writes meanwhile."""
-    stream = io.StringIO()
-    root = logging.getLogger()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(our_logging.LineFormatter())
-    before = root.level
-    root.addHandler(handler)
-    root.setLevel(our_logging.parse_level(level))
-    try:
-        yield stream
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(before)
 
 
 CALLS = {
