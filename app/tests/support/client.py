@@ -1,8 +1,8 @@
 """The client of the conversations: sends XML as text, expects XML as text.
 
-    romeo, juliet = await server.login(account("romeo")), await server.login(account("juliet"))
-    await romeo.send(f"<message to='{juliet.bare}' type='chat'><body>hi</body></message>")
-    await juliet.receives(f"<message from='{romeo.full}' to='{juliet.bare}' type='chat'><body>hi</body></message>")
+romeo, juliet = await server.login(account("romeo")), await server.login(account("juliet"))
+await romeo.send(f"<message to='{juliet.bare}' type='chat'><body>hi</body></message>")
+await juliet.receives(f"<message from='{romeo.full}' to='{juliet.bare}' type='chat'><body>hi</body></message>")
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Client:
     def __init__(self, wire: Wire, host: str) -> None:
         self.wire = wire
         self.host = host
-        self.account: Account | None = None
+        self._account: Account | None = None
         self.full = ""
         self.features: ET.Element | None = None
         self.header: dict[str, str] = {}
@@ -73,6 +73,17 @@ class Client:
         self.handled = 0
         """How much the server has handled, as it said when it resumed the session."""
         self._inbox: deque[ET.Element] = deque()
+
+    @property
+    def account(self) -> Account:
+        """The account that has authenticated."""
+        assert self._account is not None, "nobody has authenticated"
+        return self._account
+
+    @property
+    def user(self) -> str:
+        """The localpart of the account."""
+        return self.account.user
 
     @property
     def bare(self) -> str:
@@ -118,9 +129,7 @@ class Client:
             if match is None:
                 nearest = min((difference(node, parse(xml)) or "" for xml in left), key=len)
                 wanted = "\n            ".join(left)
-                raise AssertionError(
-                    f"{self.wire.name}: {nearest}\n  received: {show(node)}\n  expected: {wanted}"
-                )
+                raise AssertionError(f"{self.wire.name}: {nearest}\n  received: {show(node)}\n  expected: {wanted}")
             left.remove(match)
 
     async def receives_nothing(self, after: Iterable[Client] = ()) -> None:
@@ -154,7 +163,11 @@ class Client:
         await self.send(f"<iq type='{kind}' id='{stanza_id}'{addressed}{language}>{payload}</iq>")
         while True:
             node = await self._arriving()
-            if node.tag == f"{{{CLIENT}}}iq" and node.get("id") == stanza_id and node.get("type") in ("result", "error"):
+            if (
+                node.tag == f"{{{CLIENT}}}iq"
+                and node.get("id") == stanza_id
+                and node.get("type") in ("result", "error")
+            ):
                 return node
             self._inbox.append(node)
 
@@ -207,16 +220,22 @@ class Client:
         await self.wire.start_tls(client_context(), self.host)
         await self.open_stream()
 
-    async def stream_error(self, condition: str) -> ET.Element:
-        """The server ends the stream with that error and closes the connection; returns the error."""
+    async def stream_error(self, *conditions: str) -> ET.Element:
+        """The server ends the stream with an error and closes the connection; returns the error.
+
+        The error is one of the conditions; any one will do when none is named.
+        """
         while True:
             event = await self.wire.event()
             if isinstance(event, ET.Element) and event.tag == f"{{{STREAM}}}error":
                 break
             if isinstance(event, StreamEnd | ConnectionEnd):
                 raise AssertionError(f"{self.wire.name}: no stream error\n{self.wire.story()}")
-        found = [node.tag for node in event]
-        assert f"{{{STREAM_ERRORS}}}{condition}" in found, f"expected {condition}: {show(event)}"
+        namespace = f"{{{STREAM_ERRORS}}}"
+        found = [node.tag.removeprefix(namespace) for node in event if node.tag.startswith(namespace)]
+        named = [condition for condition in found if condition != "text"]
+        assert len(named) == 1, f"one condition expected: {show(event)}"
+        assert not conditions or named[0] in conditions, f"expected {' or '.join(conditions)}: {show(event)}"
         await self.closed_by_server()
         return event
 
@@ -287,7 +306,7 @@ class Client:
         """Authenticate, which has to succeed, and restart the stream."""
         answer = await self.sasl(account, mechanism)
         assert answer.tag == f"{{{SASL}}}success", show(answer)
-        self.account = account
+        self._account = account
         await self.open_stream()
 
     async def bind(self, resource: str | None = None) -> str:

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 HOST = "capulet.example"
 OTHER_HOST = "montague.example"
-HEADER = f"<stream:stream to='{HOST}' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+HEADER = (
+    f"<stream:stream to='{HOST}' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+)
 
 _serial = itertools.count(1)
 
@@ -254,7 +256,9 @@ class Site:
         """A connection on which nothing has been sent."""
         return InprocClient(self, host, peer, secure=secure, tls_required=tls_required)
 
-    def login(self, user: str, resource: str | None = None, *, host: str = HOST, peer: str = "192.0.2.1") -> InprocClient:
+    def login(
+        self, user: str, resource: str | None = None, *, host: str = HOST, peer: str = "192.0.2.1"
+    ) -> InprocClient:
         """A bound session that has not sent presence. The account is made when there is none."""
         self.accounts(host).passwords.setdefault(user, "secret")
         self.server.storage.accounts.seen(host, user, self.clock.now())
@@ -262,7 +266,9 @@ class Site:
         client.login(user, resource)
         return client
 
-    async def online(self, user: str, resource: str | None = None, inner: str = "", *, host: str = HOST) -> InprocClient:
+    async def online(
+        self, user: str, resource: str | None = None, inner: str = "", *, host: str = HOST
+    ) -> InprocClient:
         """A session that is available; what it got for that is dropped."""
         client = self.login(user, resource, host=host)
         await client.available(inner)
@@ -291,7 +297,9 @@ class _Tls:
     available = True
 
 
-def configuration(modules: Mapping[str, type[Module]], text: str = "", hosts: tuple[str, ...] = (HOST, OTHER_HOST)) -> Config:
+def configuration(
+    modules: Mapping[str, type[Module]], text: str = "", hosts: tuple[str, ...] = (HOST, OTHER_HOST)
+) -> Config:
     """The configuration of a test: ``text`` is TOML beside the hosts; ``[general]`` may not be in it."""
     sections = [*CORE_SECTIONS, *(module.section() for module in modules.values())]
     names = ", ".join(f'"{host}"' for host in hosts)

@@ -105,9 +105,7 @@ def _attribute_difference(actual: ET.Element, expected: ET.Element, where: str, 
     return f"{where}: unexpected attributes {sorted(surplus)}" if surplus and not more else None
 
 
-def _child_difference(
-    actual: list[ET.Element], expected: list[ET.Element], where: str, *, more: bool
-) -> str | None:
+def _child_difference(actual: list[ET.Element], expected: list[ET.Element], where: str, *, more: bool) -> str | None:
     left = list(actual)
     for child in expected:
         match = next((each for each in left if difference(each, child) is None), None)

@@ -71,7 +71,12 @@ class Program:
         """Run the program to its end; fail with its log unless its exit status is 0."""
         with self.log.open("ab") as output:
             status = subprocess.run(
-                self._argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self._env, check=False
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                check=False,
             ).returncode
         if status != 0:
             raise AssertionError(f"{self.name} ended with {status}:\n{self.log_text()}")

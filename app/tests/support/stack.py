@@ -14,7 +14,10 @@ from tests.support.certificates import make_certificate
 from tests.support.program import Program
 from tests.support.toml import Table, dumps, merged
 
-HOSTS = ["localhost", "other.example", "isolated.example"]
+PLAIN_HOST = "plain.example"
+"""The host whose passwords the authentication service keeps in clear and gives out."""
+
+HOSTS = ["localhost", "other.example", "isolated.example", PLAIN_HOST]
 LOOPBACK = "127.0.0.1"
 
 
@@ -35,33 +38,52 @@ def answers(port: int) -> bool:
 class AuthService:
     """The authentication service under gunicorn, with ``web_users`` in SQLite and an authenticator per host."""
 
-    def __init__(self, directory: Path, hosts: list[str] | None = None, database_url: str | None = None) -> None:
+    def __init__(self, directory: Path, database_url: str | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.port = free_port()
         self.username = "xmpp"
-        self.password = secrets.token_hex(8)
+        self.password = secrets.token_hex(16)
         self.database = directory / "web_users.db"
-        self._database_url = database_url or f"sqlite:///{self.database}"
         self.administrator = Account("admin", HOSTS[0], "sesame")
-        directory.mkdir(parents=True, exist_ok=True)
+        self._database_url = database_url or f"sqlite:///{self.database}"
+        self._config = directory / "auth.toml"
+        self._configure()
         self.program = Program(
             "auth service",
-            [sys.executable, "-m", "gunicorn", "-c", "python:monktalk.auth.gunicorn_conf", "monktalk.auth.app:create_app()"],
+            [sys.executable, "-m", "gunicorn", "-c", "python:monktalk.auth.gunicorn_conf"],
             directory / "auth.log",
-            env=self._environment(hosts or HOSTS),
+            env={"MONKTALK_AUTH_CONFIG": str(self._config)},
         )
+
+    def _configure(self) -> None:
+        authenticators = self.directory / "externals-auth"
+        authenticators.mkdir(exist_ok=True)
+        for host in HOSTS:
+            options = "password_format='plain'" if host == PLAIN_HOST else ""
+            (authenticators / f"{host}.py").write_text(
+                f"from monktalk.auth.authenticators import WebUsers\n\nauthenticator = WebUsers({options})\n"
+            )
+        configuration: Table = {
+            "service": {
+                "address": LOOPBACK,
+                "port": self.port,
+                "username": self.username,
+                "password": self.password,
+                "stop_time": "2 s",
+            },
+            "database": {"url": self._database_url},
+            "authenticators": {"directory": authenticators},
+            # All tests come from one address and make more mistakes than people do.
+            "back_off": {"address_failures": 1_000_000},
+        }
+        self._config.write_text(dumps(configuration))
+        self._config.chmod(0o600)
 
     @property
     def url(self) -> str:
         """Its base address."""
         return f"http://{LOOPBACK}:{self.port}"
-
-    def _environment(self, hosts: list[str]) -> dict[str, str]:
-        authenticators = self.directory / "externals-auth"
-        authenticators.mkdir(exist_ok=True)
-        for host in hosts:
-            (authenticators / f"{host}.py").write_text("# placeholder")
-        return {}
 
     def account(self, name: str = "user", *, host: str = HOSTS[0], password: str = "sesame") -> Account:
         """A new account, which exists from now on."""
@@ -150,7 +172,10 @@ class XmppServer(Program):
             "database": {"url": self._database_url},
             # All tests come from one address and make more mistakes than people do.
             "limits": {"auth_failures_per_address": 100_000, "accepts_per_second": 10_000},
-            "host": {"isolated.example": {"sessions": {"isolated": True}}},
+            "host": {
+                "isolated.example": {"sessions": {"isolated": True}},
+                PLAIN_HOST: {"auth": {"password_format": "plain"}},
+            },
         }
 
     def launch(self) -> None:

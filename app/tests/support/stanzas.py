@@ -37,7 +37,9 @@ def error(condition: str, kind: str | None = None) -> str:
 def refusal(name: str, condition: str, *, sender: str, to: str, stanza_id: str | None = None) -> str:
     """The error that answers a stanza called ``name``; the payload of the stanza may be repeated in it."""
     shown_id = f" id={quoteattr(stanza_id)}" if stanza_id else ""
-    return f"<{name} type='error' from={quoteattr(sender)} to={quoteattr(to)}{shown_id}>{MORE}{error(condition)}</{name}>"
+    return (
+        f"<{name} type='error' from={quoteattr(sender)} to={quoteattr(to)}{shown_id}>{MORE}{error(condition)}</{name}>"
+    )
 
 
 def condition_of(node: ET.Element) -> str:

@@ -38,7 +38,7 @@ class _Cutter:
     """Turns the bytes of one stream into events; a new one for each stream header."""
 
     def __init__(self) -> None:
-        self._parser = ET.XMLPullParser(("start", "end"))
+        self._parser: ET.XMLPullParser[ET.Element] = ET.XMLPullParser(("start", "end"))
         self._depth = 0
         self._root: ET.Element | None = None
 
@@ -47,7 +47,8 @@ class _Cutter:
         if hasattr(self._parser, "flush"):  # expat 2.6 defers events; Python 3.13 can ask for them
             self._parser.flush()
         events: list[Event] = []
-        for kind, node in self._parser.read_events():
+        for kind, node in self._parser.read_events():  # type: ignore[misc]  # other events have other shapes
+            assert isinstance(node, ET.Element)
             if kind == "start":
                 self._depth += 1
                 if self._depth == 1:

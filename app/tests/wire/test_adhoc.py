@@ -10,6 +10,7 @@ import pytest
 from tests.support.accounts import Account, fresh_name
 from tests.support.client import SASL, Client
 from tests.support.matching import assert_matches, show
+from tests.support.server import Server
 from tests.support.stanzas import condition_of, payload_of
 
 COMMANDS = "http://jabber.org/protocol/commands"
@@ -86,7 +87,7 @@ def failed(answer: ET.Element) -> None:
 
 
 @pytest.fixture
-async def admin(server) -> Client:
+async def admin(server: Server) -> Client:
     """The administrator of localhost, logged in."""
     return await server.login(server.administrator)
 
@@ -219,8 +220,7 @@ async def test_deleting_users(server, admin, account):
 async def test_disabling_and_reenabling_users(server, admin, account):
     romeo = await server.login(account("romeo"))
     completed(await run(admin, "disable-user", accountjids=[romeo.account.jid]))
-    error = await romeo.wire.event()
-    assert error.tag.endswith("}error")
+    await romeo.stream_error()
     client = await server.stream()
     answer = await client.sasl(romeo.account)
     assert_matches(answer, f"<failure xmlns='{SASL}'><account-disabled/>{{more}}</failure>")
@@ -247,12 +247,10 @@ async def test_ending_sessions(server, admin, account):
     romeo = account("romeo")
     one, other = await server.login(romeo, "one"), await server.login(romeo, "other")
     completed(await run(admin, "end-user-session", accountjids=[one.full]))
-    error = await one.wire.event()
-    assert error.tag.endswith("}error")
+    await one.stream_error()
     await other.settled()
     completed(await run(admin, "end-user-session", accountjids=[romeo.jid]))
-    error = await other.wire.event()
-    assert error.tag.endswith("}error")
+    await other.stream_error()
     await server.login(romeo)
 
 

@@ -28,13 +28,13 @@ SERVER_FEATURES = {
 
 def features(answer) -> set[str]:
     """The features in an answer."""
-    return {node.get("var") for node in payload_of(answer) if node.tag == f"{{{INFO}}}feature"}
+    return {node.get("var", "") for node in payload_of(answer) if node.tag == f"{{{INFO}}}feature"}
 
 
 def identities(answer) -> set[tuple[str, str]]:
     """The identities in an answer: category and type."""
     query = payload_of(answer)
-    return {(node.get("category"), node.get("type")) for node in query if node.tag == f"{{{INFO}}}identity"}
+    return {(node.get("category", ""), node.get("type", "")) for node in query if node.tag == f"{{{INFO}}}identity"}
 
 
 def form(answer, form_type: str) -> dict[str, list[str]] | None:
@@ -61,7 +61,7 @@ async def test_features_are_listed_once(server, account):
     """XEP-0115 computes hashes over them: one that comes twice makes the answer ill-formed."""
     romeo = await server.login(account("romeo"))
     answer = await romeo.get(f"<query xmlns='{INFO}'/>", to="localhost")
-    listed = [node.get("var") for node in payload_of(answer) if node.tag == f"{{{INFO}}}feature"]
+    listed = [node.get("var", "") for node in payload_of(answer) if node.tag == f"{{{INFO}}}feature"]
     assert len(listed) == len(set(listed))
 
 

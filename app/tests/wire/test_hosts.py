@@ -13,9 +13,13 @@ async def test_chat_between_hosts(server, account):
     romeo = await server.online(account("romeo"))
     juliet = await server.online(account("juliet", host="other.example"))
     await romeo.send(f"<message to='{juliet.bare}' type='chat' id='1'><body>hi</body></message>")
-    await juliet.receives(f"<message from='{romeo.full}' to='{juliet.bare}' type='chat' id='1'><body>hi</body></message>")
+    await juliet.receives(
+        f"<message from='{romeo.full}' to='{juliet.bare}' type='chat' id='1'><body>hi</body></message>"
+    )
     await juliet.send(f"<message to='{romeo.full}' type='chat' id='2'><body>hi</body></message>")
-    await romeo.receives(f"<message from='{juliet.full}' to='{romeo.full}' type='chat' id='2'><body>hi</body></message>")
+    await romeo.receives(
+        f"<message from='{juliet.full}' to='{romeo.full}' type='chat' id='2'><body>hi</body></message>"
+    )
 
 
 async def test_offline_messages_between_hosts(server, account):

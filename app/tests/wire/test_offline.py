@@ -99,7 +99,9 @@ async def test_new_messages_come_behind_the_stored_ones(server, account):
 async def test_payloads_are_kept(server, account):
     romeo, juliet = await server.login(account("romeo")), account("juliet")
     payload = "<request xmlns='urn:xmpp:receipts'/><x xmlns='urn:example:x' a='&lt;'><y/>text</x><thread>t</thread>"
-    await romeo.send(f"<message to='{juliet.jid}' type='chat' id='m' xml:lang='it'><body>ciao</body>{payload}</message>")
+    await romeo.send(
+        f"<message to='{juliet.jid}' type='chat' id='m' xml:lang='it'><body>ciao</body>{payload}</message>"
+    )
     await romeo.settled()
     online = await server.online(juliet)
     message = await online.receives(
@@ -125,7 +127,14 @@ async def test_payloads_are_kept(server, account):
         ("<message to='{to}' type='chat'><body>x</body><no-permanent-store xmlns='" + HINTS + "'/></message>", True),
         ("<message to='{to}' type='chat'><received xmlns='urn:xmpp:receipts' id='1'/></message>", True),
         ("<message to='{to}' type='chat'><x xmlns='urn:example:x'/><store xmlns='" + HINTS + "'/></message>", True),
-        ("<message to='{to}' type='chat'><composing xmlns='" + STATES + "'/><store xmlns='" + HINTS + "'/></message>", True),
+        (
+            "<message to='{to}' type='chat'><composing xmlns='"
+            + STATES
+            + "'/><store xmlns='"
+            + HINTS
+            + "'/></message>",
+            True,
+        ),
     ],
     ids=[
         "normal",

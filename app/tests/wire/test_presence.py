@@ -33,8 +33,7 @@ async def test_initial_presence_is_echoed_to_the_sender(server, account):
     romeo = await server.login(account("romeo"))
     await romeo.send("<presence id='p1'><show>away</show><status xml:lang='en'>out</status></presence>")
     await romeo.receives(
-        f"<presence from='{romeo.full}' to='{romeo.bare}' id='p1'>"
-        "<show>away</show><status>out</status></presence>"
+        f"<presence from='{romeo.full}' to='{romeo.bare}' id='p1'><show>away</show><status>out</status></presence>"
     )
 
 
@@ -136,9 +135,7 @@ async def test_across_hosts(server, account):
     romeo, juliet = await friends(server, account, host="other.example")
     await romeo.available()
     await juliet.send("<presence><show>away</show></presence>")
-    await juliet.receives_all(
-        presence(juliet.full, juliet.bare, inner="<show>away</show>"), presence(romeo.full, ANY)
-    )
+    await juliet.receives_all(presence(juliet.full, juliet.bare, inner="<show>away</show>"), presence(romeo.full, ANY))
     await romeo.receives(presence(juliet.full, romeo.bare, inner="<show>away</show>"))
     await juliet.end()
     await romeo.receives(presence(juliet.full, romeo.bare, "unavailable", "{more}"))

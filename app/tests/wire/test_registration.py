@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.accounts import Account, fresh_name
 from tests.support.client import SASL, befriend
-from tests.support.matching import assert_matches
+from tests.support.matching import assert_matches, show
 from tests.support.roster import ROSTER, item, set_item
 from tests.support.stanzas import condition_of, payload_of
 
@@ -204,6 +204,6 @@ async def test_removal_by_somebody_who_is_not_logged_in(server_with, account):
     await client.send(
         f"<iq type='set' id='bye'><query xmlns='{REGISTER}'><remove/><username>{romeo.user}</username></query></iq>"
     )
-    answer = await client.wire.event()
-    assert answer.get("type") == "error" or answer.tag.endswith("}error")
+    answer = await client.next()
+    assert answer.get("type") == "error" or answer.tag.endswith("}error"), show(answer)
     await server.login(romeo)

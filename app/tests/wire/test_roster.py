@@ -123,7 +123,10 @@ BAD = {
         f"<query xmlns='{ROSTER}'><item jid='a@b.example'><group/></item></query>",
         "not-acceptable",
     ),
-    "name too long": (f"<query xmlns='{ROSTER}'><item jid='a@b.example' name='{'x' * 5000}'/></query>", "not-acceptable"),
+    "name too long": (
+        f"<query xmlns='{ROSTER}'><item jid='a@b.example' name='{'x' * 5000}'/></query>",
+        "not-acceptable",
+    ),
     "group too long": (
         f"<query xmlns='{ROSTER}'><item jid='a@b.example'><group>{'x' * 5000}</group></item></query>",
         "not-acceptable",
@@ -166,7 +169,7 @@ async def test_the_roster_of_somebody_else(server, account):
 async def test_special_characters(server, account):
     romeo = await server.login(account("romeo"))
     await set_item(romeo, JULIET, name="&lt;J&gt; &amp; &quot;R&quot; &apos;", groups=("a &amp; b", "ü", "🎭"))
-    assert await item(romeo, JULIET) == Item(name="<J> & \"R\" '", groups=frozenset({"a & b", "ü", "🎭"}))
+    assert await item(romeo, JULIET) == Item(name='<J> & "R" \'', groups=frozenset({"a & b", "ü", "🎭"}))
 
 
 async def test_as_many_items_as_allowed(server_with, account):

@@ -73,18 +73,21 @@ MESSAGES = {
 }
 TYPES = ("normal", "chat", "groupchat", "headline", "error")
 ROWS = [
-    pytest.param(situation, address, kind, outcome, id=f"{situation}-{address}-{kind}")
+    pytest.param((situation, address, kind), outcome, id=f"{situation}-{address}-{kind}")
     for (situation, address), outcomes in MESSAGES.items()
     for kind, outcome in zip(TYPES, outcomes, strict=True)
 ]
 
 
-@pytest.mark.parametrize(("situation", "address", "kind", "outcome"), ROWS)
-async def test_messages(server, auth, account, situation, address, kind, outcome):
-    romeo = await server.login(account("romeo"))
+@pytest.mark.parametrize(("case", "outcome"), ROWS)
+async def test_messages(server, auth, case, outcome):
+    situation, address, kind = case
+    romeo = await server.login(auth.account("romeo"))
     juliet = await recipient_in(situation, server, auth)
     to = {"bare": juliet.bare, "full": juliet.full, "other": f"{juliet.bare}/tomb"}[address]
-    content = "<error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>" if kind == "error" else ""
+    content = (
+        "<error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>" if kind == "error" else ""
+    )
     content += "<body>hi</body>"
     await romeo.send(f"<message to='{to}' type='{kind}' id='m1'>{content}</message>")
     message = f"<message from='{romeo.full}' to='{to}' type='{kind}' id='m1'>{content}"
@@ -253,9 +256,9 @@ async def test_request_and_result_between_resources(server, auth, account, situa
 @pytest.mark.parametrize("kind", ["result", "error"])
 @pytest.mark.parametrize("address", ["bare", "other", "host", "none"])
 @pytest.mark.parametrize("situation", ["absent", "offline", "one"])
-async def test_answers_that_nobody_waits_for(server, auth, account, situation, address, kind):
+async def test_answers_that_nobody_waits_for(server, auth, situation, address, kind):
     """RFC 6120, 8.2.3 and 8.3.1: no answer to an answer."""
-    romeo = await server.login(account("romeo"))
+    romeo = await server.login(auth.account("romeo"))
     juliet = await recipient_in(situation, server, auth)
     to = {"bare": juliet.bare, "other": f"{juliet.bare}/tomb", "host": "localhost", "none": ""}[address]
     addressed = f" to='{to}'" if to else ""
@@ -274,7 +277,9 @@ async def test_unknown_requests_to_the_server(server, account):
 
 async def test_answers_of_the_server_come_from_the_address_that_was_asked(server, account):
     romeo = await server.login(account("romeo"))
-    await romeo.send(f"<iq type='get' id='1' to='localhost'>{PING}</iq><iq type='get' id='2' to='{romeo.bare}'>{PING}</iq>")
+    await romeo.send(
+        f"<iq type='get' id='1' to='localhost'>{PING}</iq><iq type='get' id='2' to='{romeo.bare}'>{PING}</iq>"
+    )
     await romeo.receives(f"<iq type='result' id='1' from='localhost' to='{romeo.full}'/>")
     await romeo.receives(f"<iq type='result' id='2' from='{romeo.bare}' to='{romeo.full}'/>")
 

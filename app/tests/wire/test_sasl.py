@@ -342,12 +342,11 @@ async def test_account_removed_by_the_operator(server_with, auth, account):
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", *SCRAMS])
-async def test_password_format_plain(server_with, account, mechanism):
+async def test_password_format_plain(server, account, mechanism):
     """The service checks PLAIN itself; for SCRAM it gives the password out."""
-    server = server_with({"auth": {"password_format": "plain"}})
-    romeo = account("romeo")
+    romeo = account("romeo", host="plain.example")
     await server.login(romeo, mechanism=mechanism)
-    client = await server.stream()
+    client = await server.stream(host="plain.example")
     assert_matches(await client.sasl(romeo, mechanism, password="wrong"), failure("not-authorized"))
 
 

@@ -62,7 +62,7 @@ async def test_time(server, account):
     romeo = await server.login(account("romeo"))
     answer = payload_of(await romeo.get(f"<time xmlns='{TIME}'/>", to="localhost"))
     assert re.fullmatch(r"Z|[+-]\d\d:\d\d", answer.findtext(f"{{{TIME}}}tzo") or "")
-    utc = answer.findtext(f"{{{TIME}}}utc")
+    utc = answer.findtext(f"{{{TIME}}}utc") or ""
     assert utc.endswith("Z")
     assert abs((datetime.now(UTC) - datetime.fromisoformat(utc)).total_seconds()) < 60
 
@@ -78,7 +78,7 @@ async def test_version(server, account):
 async def test_last_activity_of_the_server_is_its_uptime(server, account):
     romeo = await server.login(account("romeo"))
     answer = payload_of(await romeo.get(f"<query xmlns='{LAST}'/>", to="localhost"))
-    assert 0 <= int(answer.get("seconds")) < 3600
+    assert 0 <= int(answer.get("seconds", "")) < 3600
 
 
 async def test_last_activity_of_a_friend(server, account):
@@ -86,13 +86,13 @@ async def test_last_activity_of_a_friend(server, account):
     await befriend(romeo, juliet)
     await juliet.available()
     answer = payload_of(await romeo.get(f"<query xmlns='{LAST}'/>", to=juliet.bare))
-    assert int(answer.get("seconds")) == 0, "online"
+    assert int(answer.get("seconds", "")) == 0, "online"
     await juliet.send("<presence type='unavailable'><status>to the tomb</status></presence>")
     await juliet.settled()
     await juliet.end()
     await romeo.settled()
     answer = payload_of(await romeo.get(f"<query xmlns='{LAST}'/>", to=juliet.bare))
-    assert 0 <= int(answer.get("seconds")) < 60
+    assert 0 <= int(answer.get("seconds", "")) < 60
     assert answer.text == "to the tomb"
 
 
@@ -107,4 +107,4 @@ async def test_last_activity_is_for_subscribers(server, auth, account):
 async def test_last_activity_of_oneself(server, account):
     romeo = await server.online(account("romeo"))
     answer = payload_of(await romeo.get(f"<query xmlns='{LAST}'/>", to=romeo.bare))
-    assert int(answer.get("seconds")) == 0
+    assert int(answer.get("seconds", "")) == 0

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree as ET
+
 from tests.support.stanzas import payload_of
 
 SID = "urn:xmpp:sid:0"
 
 
-def ids(message) -> list[tuple[str, str]]:
+def ids(message: ET.Element) -> list[tuple[str, str]]:
     """The stanza ids of a message: by whom, and the id."""
-    return [(node.get("by"), node.get("id")) for node in message.findall(f"{{{SID}}}stanza-id")]
+    return [(node.get("by", ""), node.get("id", "")) for node in message.findall(f"{{{SID}}}stanza-id")]
 
 
 async def test_messages_get_an_id_of_the_recipients_server(server, account):
     romeo, juliet = await server.login(account("romeo")), await server.online(account("juliet"))
-    seen = set()
+    seen: set[str] = set()
     for _ in range(3):
         await romeo.send(f"<message to='{juliet.bare}' type='chat' id='same'><body>hi</body></message>")
         found = ids(await juliet.next())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from tests.support.accounts import Account
 from tests.support.client import Client, befriend
 from tests.support.matching import SM, STREAM, matches, show
+from tests.support.server import Server
 from tests.support.stanzas import condition_of
 
 ENABLED = f"<enabled xmlns='{SM}' id='{{any}}' resume='true' max='{{any}}'/>"
@@ -26,10 +30,10 @@ def bodies(nodes) -> list[str]:
 async def enable(client: Client) -> str:
     """Enable stream management with resumption; returns the id."""
     await client.send(f"<enable xmlns='{SM}' resume='true'/>")
-    return (await client.receives(ENABLED)).get("id")
+    return (await client.receives(ENABLED)).get("id", "")
 
 
-async def managed(server, account, name: str = "juliet") -> tuple[Client, str]:
+async def managed(server: Server, account: Callable[..., Account], name: str = "juliet") -> tuple[Client, str]:
     """An available session with stream management, and the id to resume it by."""
     client = await server.login(account(name))
     token = await enable(client)
@@ -37,17 +41,17 @@ async def managed(server, account, name: str = "juliet") -> tuple[Client, str]:
     return client, token
 
 
-async def resume(server, lost: Client, token: str, h: int) -> Client:
+async def resume(server: Server, lost: Client, token: str, h: int) -> Client:
     """Resume the session on a new connection, having handled ``h`` stanzas."""
     client = await server.authenticated(lost.account)
     await client.send(f"<resume xmlns='{SM}' previd='{token}' h='{h}'/>")
     answer = await client.receives(f"<resumed xmlns='{SM}' previd='{token}' h='{{any}}'/>")
     client.full = lost.full
-    client.handled = int(answer.get("h"))
+    client.handled = int(answer.get("h", ""))
     return client
 
 
-async def cannot_resume(server, account, token: str, condition: str = "item-not-found") -> Client:
+async def cannot_resume(server: Server, account: Account, token: str, condition: str = "item-not-found") -> Client:
     """Resuming is refused; returns the stream, on which a resource may still be bound."""
     client = await server.authenticated(account)
     await client.send(f"<resume xmlns='{SM}' previd='{token}' h='0'/>")
@@ -152,9 +156,7 @@ async def test_resume_after_binding(server, account):
 async def test_acknowledgement_without_stream_management(server, account):
     romeo = await server.login(account("romeo"))
     await romeo.send(f"<r xmlns='{SM}'/>")
-    error = await romeo.wire.event()
-    assert error.tag == f"{{{STREAM}}}error"
-    await romeo.closed_by_server()
+    await romeo.stream_error()
 
 
 async def test_acknowledging_more_than_was_sent(server, account):
@@ -171,9 +173,7 @@ async def test_acknowledging_more_than_was_sent(server, account):
 async def test_acknowledging_nonsense(server, account, h):
     juliet, _ = await managed(server, account)
     await juliet.send(f"<a xmlns='{SM}' h='{h}'/>")
-    error = await juliet.wire.event()
-    assert error.tag == f"{{{STREAM}}}error"
-    await juliet.closed_by_server()
+    await juliet.stream_error()
 
 
 async def test_resuming_with_a_counter_that_is_too_high(server, account):
@@ -181,8 +181,8 @@ async def test_resuming_with_a_counter_that_is_too_high(server, account):
     juliet.drop()
     client = await server.authenticated(juliet.account)
     await client.send(f"<resume xmlns='{SM}' previd='{token}' h='1000'/>")
-    error = await client.wire.event()
-    assert error.tag in (f"{{{STREAM}}}error", f"{{{SM}}}failed")
+    answer = await client.next()
+    assert answer.tag in (f"{{{STREAM}}}error", f"{{{SM}}}failed"), show(answer)
 
 
 async def test_a_client_that_never_acknowledges(server_with, account):
@@ -336,7 +336,7 @@ async def test_resume_by_somebody_else(server, account):
 async def test_resume_by_the_same_name_in_another_host(server, auth, account):
     juliet, token = await managed(server, account)
     juliet.drop()
-    namesake = type(juliet.account)(juliet.account.user, "other.example", "sesame")
+    namesake = Account(juliet.user, "other.example", "sesame")
     auth.insert(namesake)
     await cannot_resume(server, namesake, token)
     await resume(server, juliet, token, 1)
@@ -347,8 +347,7 @@ async def test_resume_without_authentication(server, account):
     juliet.drop()
     client = await server.stream()
     await client.send(f"<resume xmlns='{SM}' previd='{token}' h='1'/>")
-    error = await client.wire.event()
-    assert error.tag == f"{{{STREAM}}}error"
+    await client.stream_error()
 
 
 @pytest.mark.parametrize("token", ["", "unknown", "x" * 2000])
@@ -399,7 +398,7 @@ async def test_unavailable_when_the_time_is_over(server_with, account):
     await cannot_resume(server, juliet.account, token)
 
 
-async def lost(server, account) -> tuple[Client, Client]:
+async def lost(server: Server, account: Callable[..., Account]) -> tuple[Client, Client]:
     """A friend who will hear of the end of the second client's session, and that client."""
     romeo, juliet = await server.login(account("romeo")), await server.login(account("juliet"))
     await befriend(romeo, juliet)

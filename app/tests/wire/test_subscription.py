@@ -84,9 +84,9 @@ TABLE = {
     },
 }
 ROWS = [
-    pytest.param(state, sent, after, heard, id=f"{state}-{sent}")
+    pytest.param(state, sent, outcome, id=f"{state}-{sent}")
     for sent, rows in TABLE.items()
-    for state, (after, heard) in rows.items()
+    for state, outcome in rows.items()
 ]
 
 
@@ -118,8 +118,9 @@ async def state_of(user: Client, contact: Client) -> str:
     return names[0]
 
 
-@pytest.mark.parametrize(("state", "sent", "after", "heard"), ROWS)
-async def test_state_machine(server, account, state, sent, after, heard):
+@pytest.mark.parametrize(("state", "sent", "outcome"), ROWS)
+async def test_state_machine(server, account, state, sent, outcome):
+    after, heard = outcome
     user, contact = await couple(server, account, state)
     assert await state_of(user, contact) == state
     await subscription(user, sent, contact.bare)

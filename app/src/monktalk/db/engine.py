@@ -120,12 +120,16 @@ def parse_url(url: str) -> tuple[URL, dict[str, str]]:
 
 def describe_url(url: str) -> str:
     """The address for people and logs, without its password."""
-    parsed, hosts = parse_url(url)
-    if hosts:
-        names = zip(hosts["host"].split(","), hosts["port"].split(","), strict=True)
-        parsed = parsed.set(host=",".join(f"{host}:{port}" for host, port in names))
+    parsed, _ = parse_url(url)
     # The query may hold a password too.
-    return parsed.set(query={}).render_as_string(hide_password=True)
+    text = parsed.set(query={}).render_as_string(hide_password=True)
+    postgresql = _POSTGRESQL.fullmatch(url)
+    if postgresql is None:
+        return text
+    hosts = str(postgresql["hosts"])
+    _, slash, database = text.partition("://")[2].partition("/")
+    user = f"{parsed.username}:***@" if parsed.password else f"{parsed.username}@" if parsed.username else ""
+    return f"postgresql://{user}{hosts}{slash}{database}"
 
 
 def _split_hosts(names: str) -> dict[str, str]:

@@ -31,18 +31,21 @@ def main() -> int:
         files = Files(settings)
         files.prepare()
         passwords = accounts.make(settings, files)
-    except (environment.InvalidVariable, OSError):
+    except (environment.InvalidVariable, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     supervisor = Supervisor(settings, files)
     try:
         ports = supervisor.start()
         _introduce(settings, files, passwords, ports)
         supervisor.watch(lambda: stopping)
-    except ChildFailed:
+    except ChildFailed as error:
         if not stopping:
+            print(f"error: {error}", file=sys.stderr)
             return 1
     finally:
         supervisor.stop()
+    print("stopped")
     return 0
 
 
@@ -50,7 +53,7 @@ def _introduce(settings: Environment, files: Files, passwords: dict[str, str], p
     """Print what runs, who may log in, and what to do next."""
     width = max(map(len, passwords))
     admin = f"{settings.admin.user}@{settings.domain}" if settings.admin else None
-    [
+    lines = [
         "",
         "MonkTalk is running.",
         "",
@@ -71,6 +74,7 @@ def _introduce(settings: Environment, files: Files, passwords: dict[str, str], p
         "",
         "ready",
     ]
+    print("\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ _XMPP_CONFIGURATION = """\
 hosts = [{domain}]
 administrators = [{administrators}]
 control_socket = {control_socket}
-log_file = {log_file}
 {listeners}
 [tls]
 certificate = {certificate}
@@ -53,10 +52,12 @@ starttls_required = {tls_required}
 _AUTH_CONFIGURATION = """\
 # Written anew by every start of the embedded run.
 [service]
-bind = {bind}
+port = {port}
 username = "xmpp"
 password_file = {password_file}
-authenticators = {authenticators}
+
+[authenticators]
+directory = {authenticators}
 
 [database]
 url = {database}
@@ -123,7 +124,6 @@ class Files:
             domain=_quote(environment.domain),
             administrators=_quote(f"{admin.user}@{environment.domain}") if admin else "",
             control_socket=_quote(self.control_socket),
-            log_file=_quote(self.xmpp_log),
             listeners=listeners,
             certificate=_quote(self.certificate),
             key=_quote(self.key),
@@ -134,7 +134,7 @@ class Files:
 
     def _auth_configuration(self) -> str:
         return _AUTH_CONFIGURATION.format(
-            bind=_quote(f"127.0.0.1:{self._environment.auth_port}"),
+            port=self._environment.auth_port,
             password_file=_quote(self.auth_password),
             authenticators=_quote(self.authenticators),
             database=_quote(self.database_url),

@@ -31,12 +31,14 @@ def main() -> int:
     arguments = _arguments()
     try:
         config = configuration.read(arguments.config)
-    except (ConfigError, OSError):
+    except (ConfigError, OSError) as error:
+        print(error, file=sys.stderr)
         return 1
     if arguments.check:
         return 0
     general = config.section("general")
     log_setup.configure(general.loglevel, file=general.log_file)
+    log_setup.set_level("warning", "alembic")
     try:
         uvloop.run(_run(arguments, config))
     except (OSError, ValueError, StorageError) as error:

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import pytest
 
 from tests.support.client import SASL, TLS, client_context, stream_header
 from tests.support.memory import KIB, growth
+from tests.support.program import wait_until
+from tests.support.server import Server
 from tests.support.wire import Wire
 
 
-async def only_connect(server) -> Wire:
+async def only_connect(server: Server) -> Wire:
     """Connect and say nothing."""
     return (await server.connect()).wire
 
 
-async def half_a_header(server) -> Wire:
+async def half_a_header(server: Server) -> Wire:
     """Stop in the middle of the stream header."""
     client = await server.connect()
     await client.send(stream_header()[:60])
     return client.wire
 
 
-async def header(server) -> Wire:
+async def header(server: Server) -> Wire:
     """Stop after the features."""
     return (await server.stream()).wire
 
 
-async def half_a_stanza(server) -> Wire:
+async def half_a_stanza(server: Server) -> Wire:
     """Stop in the middle of an element."""
     client = await server.stream()
     await client.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AAAA")
     return client.wire
 
 
-async def proceed(server) -> Wire:
+async def proceed(server: Server) -> Wire:
     """Stop before the TLS handshake."""
     client = await server.stream()
     await client.send(f"<starttls xmlns='{TLS}'/>")
@@ -44,24 +45,24 @@ async def proceed(server) -> Wire:
     return client.wire
 
 
-async def half_a_handshake(server) -> Wire:
+async def half_a_handshake(server: Server) -> Wire:
     """Stop in the middle of the TLS handshake."""
     client = await server.connect()
     await client.wire.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 32)
     return client.wire
 
 
-async def tls(server) -> Wire:
+async def tls(server: Server) -> Wire:
     """Stop after the TLS handshake."""
     return (await server.connect("direct")).wire
 
 
-async def tls_header(server) -> Wire:
+async def tls_header(server: Server) -> Wire:
     """Stop after the features, over TLS."""
     return (await server.stream("direct")).wire
 
 
-async def challenge(server) -> Wire:
+async def challenge(server: Server) -> Wire:
     """Stop in the middle of SCRAM."""
     client = await server.stream()
     answer = await client.auth("SCRAM-SHA-256", b"n,,n=nobody,r=abcdefghijk")
@@ -81,10 +82,7 @@ async def test_nothing_stays_behind(server, stage):
     files = server.program.open_files()
     slope = await growth(server.program, come_and_go, warm_up=80, rounds=120)
     assert slope < 1 * KIB, f"{slope:.0f} bytes a connection"
-    deadline = time.monotonic() + 5
-    while server.program.open_files() > files + 5 and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
-    assert server.program.open_files() <= files + 5, "sockets stay open"
+    wait_until(lambda: server.program.open_files() <= files + 5, "the sockets are closed", timeout=5)
 
 
 @pytest.mark.parametrize("traffic", [" ", "<message/>"[:3], "\n"], ids=["spaces", "letters", "newlines"])

@@ -22,7 +22,7 @@ async def test_never_on_offer(server, account, transport):
 
 async def refused(client) -> None:
     """A failure of the compression namespace, or the end of the stream."""
-    answer = await client.wire.event()
+    answer = await client.next()
     assert answer.tag in (f"{{{COMPRESS}}}failure", f"{{{STREAM}}}error")
 
 

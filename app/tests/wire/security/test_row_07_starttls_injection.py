@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.support import sasl
 from tests.support.client import SASL, TLS, client_context
-from tests.support.matching import STREAM
 
 PROCEED = f"<proceed xmlns='{TLS}'/>"
 

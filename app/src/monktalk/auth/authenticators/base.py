@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 ANSWERS: Final = ("username", "true")
 """What success may say: the name of the user, or the word that stock MongooseIM wants."""
 
-FORMATS: Final = ("scram", "plain")
-"""What get_password may give."""
+KEYS: Final = "scram"
+PLAIN: Final = "plain"
+FORMATS: Final = (KEYS, PLAIN)
+"""What get_password may give: SCRAM keys, or the password itself."""
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ class Buddies(Authenticator):
 
     def __init__(self, accounts: Authenticator, buddies: Iterable[str], *, web_users: WebUsers | None = None) -> None:
         if not isinstance(accounts, Authenticator):
-            raise ValueError("Buddies wraps an authenticator, such as HttpBackend(…)")  # noqa: TRY004 - a wrong file
+            raise ValueError("Buddies wraps an authenticator, such as HttpBackend(…)")
         if isinstance(buddies, str):
-            raise ValueError('buddies must be a list of names, like ["echo", "help"]')  # noqa: TRY004 - a wrong file
+            raise ValueError('buddies must be a list of names, like ["echo", "help"]')
         self._accounts = accounts
         self._web_users = web_users or WebUsers()
         self._names = frozenset(_prepare(name) for name in buddies)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
-from monktalk.auth.authenticators.base import ANSWERS, FORMATS, Authenticator, check_choice
+from monktalk.auth.authenticators.base import ANSWERS, FORMATS, KEYS, PLAIN, Authenticator, check_choice
 from monktalk.auth.authenticators.http_client import HttpClient, Reply
 from monktalk.auth.errors import (
     AccountExists,
@@ -84,7 +84,7 @@ class HttpBackend(Authenticator):
         timeout: float = 3.0,
         connections: int = 8,
         gives_passwords: bool = False,
-        password_format: str = "scram",
+        password_format: str = KEYS,
         changes: bool = False,
         post: bool = False,
         server: str | None = None,
@@ -107,7 +107,7 @@ class HttpBackend(Authenticator):
         self._parameters = _names("parameters", _PARAMETERS, parameters)
         self._server = server
         self._gives_passwords = gives_passwords
-        self._plain = password_format == "plain"
+        self._plain = password_format == PLAIN
         self._changes = changes
         self._post = post
         self._shows_credentials = bool(username or password)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from monktalk.auth.authenticators.base import ANSWERS, FORMATS, Authenticator, check_choice
+from monktalk.auth.authenticators.base import ANSWERS, FORMATS, KEYS, PLAIN, Authenticator, check_choice
 from monktalk.auth.errors import AccountMissing, InvalidCall, NotAllowed, Unavailable
 from monktalk.auth.passwords import is_same, spend_check, to_scram, to_scram_cached
 from monktalk.common import scram
@@ -46,20 +46,20 @@ class WebUsers(Authenticator):
         self,
         *,
         upgrade: bool | None = None,
-        password_format: str = "scram",
+        password_format: str = KEYS,
         scram_iterations: int | None = None,
         registration: bool = True,
         answer: str | None = None,
     ) -> None:
         check_choice("answer", answer, ANSWERS)
         check_choice("password_format", password_format, FORMATS)
-        if upgrade and password_format == "plain":
+        if upgrade and password_format == PLAIN:
             raise ValueError('upgrade=True contradicts password_format="plain": keys cannot be turned into passwords')
         if scram_iterations is not None and not scram.ITERATIONS <= scram_iterations <= scram.MAX_ITERATIONS:
             raise ValueError(f"scram_iterations must be between {scram.ITERATIONS} and {scram.MAX_ITERATIONS}")
         self.answer = answer
         self.registration = registration
-        self._plain = password_format == "plain"
+        self._plain = password_format == PLAIN
         self._upgrade_wanted = upgrade
         self._iterations_wanted = scram_iterations
         self._upgrade = False

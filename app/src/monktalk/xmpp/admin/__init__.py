@@ -1,1 +1,1 @@
-"""The control socket and mongooseimctl."""
+"""Administration: the control socket of the server, and mongooseimctl, which talks to it."""

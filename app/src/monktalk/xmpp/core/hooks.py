@@ -20,8 +20,10 @@ from monktalk.common.logging import get_logger
 
 if TYPE_CHECKING:
     # ruff does not see names inside of the lists of ParamSpec arguments.
+    from monktalk.common.jid import JID  # noqa: F401
     from monktalk.xmpp.core.c2s import ClientStream  # noqa: F401
     from monktalk.xmpp.core.session import Session  # noqa: F401
+    from monktalk.xmpp.protocol.disco import Item, NodeQuery  # noqa: F401
     from monktalk.xmpp.protocol.stanza import Stanza
     from monktalk.xmpp.protocol.xmltree import Element  # noqa: F401
 
@@ -171,6 +173,9 @@ class HostHooks:
     session_available = AsyncPoint[["Session"]]()
     """A session has sent its first available presence with a priority of zero or more (again, after having been away)."""
 
+    session_resumed = EventPoint[["Session"]]()
+    """A client has resumed its session on a new connection (XEP-0198 section 5)."""
+
     session_closed = EventPoint[["Session", str]]()
     """A session has ended, for the reason given; it is not in the session table any more."""
 
@@ -189,6 +194,13 @@ class HostHooks:
     incoming_presence = EventPoint[["Stanza"]]()
     """A presence stanza for a local user. True: dealt with."""
 
+    incoming_iq = EventPoint[["Stanza", "Session"]]()
+    """An IQ stanza is about to be delivered to a local user's session. True: dealt with. May raise StanzaError to refuse."""
+
+    contact_removed = AsyncPoint[[str, str, "frozenset[str]"]]()
+    """A user (the localpart) has no contact of that bare JID any more. There was between them, in any combination: ``to``,
+    ``from`` (subscriptions as in a roster), ``ask`` (his request to the contact), ``asked`` (the contact's to him)."""
+
     undelivered_message = EventPoint[["Stanza", str]]()
     """No session takes the message for the user (the localpart). True: stored or dealt with."""
 
@@ -197,6 +209,15 @@ class HostHooks:
 
     disco_forms = EventPoint[["list[Element]"]]()
     """Forms of extended service discovery (XEP-0128) for the host: append to the list."""
+
+    disco_items = EventPoint[["list[Item]", "JID"]]()
+    """The entity asks for the items of the host (XEP-0030 section 4): append those that it may see to the list."""
+
+    disco_node = EventPoint[["NodeQuery"]]()
+    """Somebody asks for a node of the host or of an account: fill in what it has. True: the node exists."""
+
+    features_changed = EventPoint[[]]()
+    """Modules were loaded, unloaded or given other settings: what the host tells about itself may have changed."""
 
     account_created = AsyncPoint[[str]]()
     """An account (its localpart) was made through the server."""

@@ -206,7 +206,8 @@ class VirtualHost:
             session = self.sessions.get(recipient.local, _NOBODY).get(recipient.resource)
             if session is None:
                 raise StanzaError("service-unavailable")
-            session.send(stanza.raw)
+            if not self.hooks.incoming_iq(stanza, session):
+                session.send(stanza.raw)
             return
         self.server.iq.handle(self, stanza, None)
 

@@ -40,3 +40,10 @@ class Link(Protocol):
 
     def resume(self) -> None:
         """Read again."""
+
+    @property
+    def idle(self) -> float:
+        """Seconds since something came from the client."""
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what it was sent, or the connection has ended."""

@@ -61,6 +61,7 @@ async def _load(host: VirtualHost, kind: type[Module]) -> None:
     module = kind(host, host.settings("modules", kind.name))
     host.register(module)
     await module.start()
+    host.hooks.features_changed()
     log.debug("module_loaded", host=host.domain, module=kind.name)
 
 
@@ -68,6 +69,7 @@ async def _unload(host: VirtualHost, name: str) -> None:
     module = host.modules[name]
     await module.stop()
     host.unregister(module)
+    host.hooks.features_changed()
     log.debug("module_unloaded", host=host.domain, module=name)
 
 
@@ -90,3 +92,4 @@ async def reload_modules(host: VirtualHost, modules: Mapping[str, type[Module]])
             await _load(host, modules[name])
         elif module.settings != settings:
             module.reload(settings)
+    host.hooks.features_changed()

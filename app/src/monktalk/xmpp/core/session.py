@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from monktalk.xmpp.protocol.xmltree import escape
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Coroutine
 
     from monktalk.xmpp.core.c2s import ClientStream
@@ -39,7 +39,9 @@ class Session:
     """
 
     __slots__ = (
+        "_again",
         "_backlog",
+        "_caught_up",
         "_ending",
         "_sender",
         "_sender_and_lang",
@@ -81,6 +83,8 @@ class Session:
         self._ending: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._backlog: deque[Stanza] | None = None
+        self._again: Stanza | None = None
+        self._caught_up: asyncio.Future[None] | None = None
         sender = f" from='{escape(jid.full)}'"
         self._sender = sender.encode()
         self._sender_and_lang: bytes | None = None
@@ -103,6 +107,10 @@ class Session:
             self._handle(stanza)
 
     def _defer(self, stanza: Stanza) -> None:
+        if stanza.name == _SM_ANSWER:
+            # It is about what the server has sent, not about what the client has; and the work may be waiting for it.
+            self._handle_other(stanza)
+            return
         if self._backlog is None:
             self._backlog = deque()
         self._backlog.append(stanza)
@@ -118,6 +126,14 @@ class Session:
             self.sm.received += 1
         try:
             self._stamp(stanza)
+        except StanzaError as error:
+            self._refuse(stanza, error)
+        else:
+            self._dispatch(stanza)
+
+    def _dispatch(self, stanza: Stanza) -> None:
+        name = stanza.name
+        try:
             if name == MESSAGE:
                 if not self.host.hooks.user_message(self, stanza):
                     self.host.server.route(stanza, self.host)
@@ -149,6 +165,7 @@ class Session:
             sm.acknowledge(stanza.attributes.get("h"))
             if sm.queue:
                 self._wait_for_request()
+            self._wake()
         elif self.stream is not None and self.stream.session_element(stanza):
             return
         else:
@@ -201,6 +218,11 @@ class Session:
         assert self._task is None, "a session waits for one thing at a time"
         self._task = self.host.server.spawn(self._work(work))
 
+    def run_before(self, stanza: Stanza, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work`` and then hand ``stanza``, which is the one being handled, to the hooks once more."""
+        self.run(work)
+        self._again = stanza
+
     async def _work(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
@@ -210,6 +232,9 @@ class Session:
             log.exception("session_work_failed", jid=self.jid.full)
         finally:
             self._task = None
+            again, self._again = self._again, None
+            if again is not None and not self.closed:
+                self._dispatch(again)
             self._catch_up()
 
     def _catch_up(self) -> None:
@@ -276,6 +301,36 @@ class Session:
         if self.link is not None:
             self.link.write(data)
 
+    def has_room(self) -> bool:
+        """Whether the client keeps up with what it is sent, so that much more may be sent at once."""
+        if self.link is None or self.closed:
+            return False
+        sm, options = self.sm, self.host.stream_management
+        return sm is None or (len(sm.queue) * 2 < options.queue and sm.size * 2 < options.queue_size)
+
+    async def drained(self) -> bool:
+        """Wait until the client has taken, and with stream management acknowledged, most of what it was sent.
+
+        False when the session is away or over by then, or the client takes nothing for too long.
+        """
+        try:
+            async with asyncio.timeout(self.host.limits.write_time):
+                if self.link is not None:
+                    await self.link.drained()
+                while self.link is not None and not self.has_room():
+                    if self._caught_up is None:
+                        self._caught_up = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._caught_up)
+        except TimeoutError:
+            return False
+        return self.has_room()
+
+    def _wake(self) -> None:
+        """Let :meth:`drained` look again."""
+        waiting, self._caught_up = self._caught_up, None
+        if waiting is not None:
+            waiting.set_result(None)
+
     def settle_later(self) -> int | None:
         """The stanza handled now has an effect that is not durable yet: don't acknowledge it. See :meth:`settled`."""
         return None if self.sm is None else self.sm.unsettle()
@@ -292,6 +347,7 @@ class Session:
         """The connection is lost; the client may resume."""
         self.link = None
         self.stream = None
+        self._wake()
 
     def attach(self, stream: ClientStream) -> None:
         """A new connection has resumed the session: what was not acknowledged is sent again."""
@@ -314,16 +370,14 @@ class Session:
             self.end(reason)
         else:
             self._ending = reason
-            self.link = None
-            self.stream = None
+            self.detach()
 
     def end(self, reason: str) -> None:
         """End the session: tell contacts, hand undelivered stanzas on. Does nothing when it has ended."""
         if self.closed:
             return
         self.closed = True
-        self.link = None
-        self.stream = None
+        self.detach()
         self.host.remove_session(self)
         self.host.hooks.session_closed(self, reason)
         self.host.server.session_ended(self)

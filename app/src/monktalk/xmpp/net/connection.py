@@ -32,6 +32,7 @@ class TcpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_allowance",
+        "_caught_up",
         "_closing",
         "_fresh",
         "_held",
@@ -47,7 +48,6 @@ class TcpConnection(asyncio.Protocol):
         "active",
         "logged_in",
         "peer",
-        "pinged",
         "secure",
         "stalled",
         "stream",
@@ -70,7 +70,7 @@ class TcpConnection(asyncio.Protocol):
         self.logged_in = False
         self.accepted = self.active = self._refilled = listener.tick
         self.stalled = 0
-        self.pinged = False
+        self._caught_up: asyncio.Future[None] | None = None
         self._allowance: int = listener.limits.burst_unauthenticated
         self._xml = XmlStream(listener.server.parsers, listener.limits.stanza_size_unauthenticated)
         self.stream = ClientStream(listener.server, self, tls_required=listener.options.starttls_required)
@@ -91,6 +91,7 @@ class TcpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._closing = True
+        self.resume_writing()
         self._listener.gone(self)
         self.stream.lost()
 
@@ -102,7 +103,6 @@ class TcpConnection(asyncio.Protocol):
         """Input."""
         listener = self._listener
         self.active = listener.tick
-        self.pinged = False
         if self._paused or self._throttled:
             if self._held is None:
                 self._held = []
@@ -156,6 +156,9 @@ class TcpConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.stalled = 0
+        waiting, self._caught_up = self._caught_up, None
+        if waiting is not None:
+            waiting.set_result(None)
 
     # -- rate ----------------------------------------------------------------------------------------------------
 
@@ -256,6 +259,19 @@ class TcpConnection(asyncio.Protocol):
         """End the connection at once."""
         self._closing = True
         self._transport.abort()
+
+    @property
+    def idle(self) -> float:
+        """Seconds since something came from the client."""
+        return self._listener.tick - self.active
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what it was sent, or the connection has ended."""
+        self.flush()
+        if self.stalled:
+            if self._caught_up is None:
+                self._caught_up = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._caught_up)
 
     def pause(self) -> None:
         """Stop reading."""

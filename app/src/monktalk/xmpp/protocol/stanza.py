@@ -13,7 +13,7 @@ from monktalk.xmpp.protocol import xmltree
 from monktalk.xmpp.protocol.framing import COMPLETE_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from monktalk.common.jid import JID
     from monktalk.xmpp.protocol.errors import StanzaError
@@ -123,10 +123,16 @@ class Stanza:
 
     def without_payloads(self, unwanted: Sequence[str]) -> Stanza:
         """A copy without the children of those qualified names."""
+        return self.filtered(lambda child: child.tag[1:] not in unwanted)
+
+    def filtered(self, keep: Callable[[xmltree.Element], bool]) -> Stanza:
+        """A copy with those children only for which ``keep`` is true."""
         source = self.tree()
-        node = xmltree.Element(source.tag, source.attrib)
+        node = xmltree.Element(source.tag)
+        for key, value in self.attributes.items():
+            node.set("{" + key if "}" in key else key, value)
         node.text = source.text
-        node.extend(child for child in source if child.tag[1:] not in unwanted)
+        node.extend(child for child in source if keep(child))
         return self._copy(self.attributes, xmltree.to_bytes(node), [child.tag[1:] for child in node])
 
     def reserialised(self) -> Stanza:

@@ -24,7 +24,7 @@ FIRST_DELAY: Final = 0.25
 LONGEST_DELAY: Final = 8.0
 """Seconds, about, beyond which they do not double any more."""
 
-CAPACITY: Final = 65_536
+CAPACITY: Final = 32_768
 """Entries of each table. Where strangers fill one, the entries that have rested longest are forgotten."""
 
 _JITTER: Final = 0.25

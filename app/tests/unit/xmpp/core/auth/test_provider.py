@@ -302,9 +302,11 @@ async def test_a_whole_scram_login(provider):
     assert isinstance(need, sasl.NeedKeys)
     keys = await provider.scram_keys(need.username, need.hash_name)
     challenge = exchange.supply(keys)
+    assert isinstance(challenge, sasl.Challenge)
     client.set_server_first(challenge.data.decode())
     success = exchange.respond(client.get_client_final().encode())
     assert isinstance(success, sasl.Success)
+    assert success.data is not None
     client.set_server_final(success.data.decode())  # raises unless the server has proven itself
     assert success.username == "alice"
 
