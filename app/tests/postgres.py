@@ -29,7 +29,7 @@ import psycopg2
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 START_TIMEOUT = 30.0
 
@@ -44,8 +44,14 @@ SETTINGS = {
 }
 
 
+DURABLE = {"fsync": "on", "full_page_writes": "on"}
+
+
 class PostgresServer:
     """A PostgreSQL server that this process owns.
+
+    Args:
+        settings: of the server, besides `SETTINGS`.
 
     Attributes:
         port: the port on 127.0.0.1.
@@ -54,7 +60,8 @@ class PostgresServer:
 
     user = "monktalk"
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self._settings = SETTINGS | dict(settings or {})
         self._binaries = find_binaries()
         # PostgreSQL refuses to run as root.
         self._account = pwd.getpwnam(_unprivileged()) if os.geteuid() == 0 else None
@@ -94,7 +101,7 @@ class PostgresServer:
         assert self._process is None, "PostgreSQL is running already"
         arguments = [str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self._root)]
         arguments += ["-h", "127.0.0.1", "-p", str(self.port)]
-        for name, value in SETTINGS.items():
+        for name, value in self._settings.items():
             arguments += ["-c", f"{name}={value}"]
         with self._log.open("ab") as log:
             self._process = self._popen(arguments, stdout=log, stderr=log)
@@ -222,9 +229,9 @@ def _alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[PostgresServer]:
+def running_server(settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
     """A started server that is removed at the end."""
-    server = PostgresServer()
+    server = PostgresServer(settings)
     try:
         server.start()
         yield server

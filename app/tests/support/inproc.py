@@ -112,6 +112,7 @@ class ScriptedLink:
     """A connection whose output is gathered instead of sent. See :class:`monktalk.xmpp.core.link.Link`."""
 
     kind = "tcp"
+    port = 0
 
     def __init__(self, server: Server, peer: str, *, secure: bool) -> None:
         self.peer = peer

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from monktalk.common.config import Config
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.server import Server
+    from monktalk.xmpp.net.tls import TlsContexts
 
 OK: Final = 0
 ERROR: Final = 1
@@ -46,6 +47,7 @@ class Node(Protocol):
     path: Path
     config: Config
     server: Server
+    tls: TlsContexts
 
     async def reload(self) -> ReloadReport:
         """Read the configuration file again; raises ConfigError or OSError, and then nothing has changed."""

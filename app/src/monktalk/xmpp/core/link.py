@@ -14,6 +14,10 @@ class Link(Protocol):
     peer: str
     """The client's address, without its port."""
 
+    @property
+    def port(self) -> int:
+        """The client's port; 0 when it has none."""
+
     kind: str
     """``tcp``, ``bosh`` or ``websocket``, for logs and lists."""
 

@@ -43,6 +43,7 @@ class Session:
         "_backlog",
         "_caught_up",
         "_ending",
+        "_injecting",
         "_sender",
         "_sender_and_lang",
         "_task",
@@ -81,6 +82,7 @@ class Session:
         self.extra: dict[str, Any] | None = None
         self.closed = False
         self._ending: str | None = None
+        self._injecting = False
         self._task: asyncio.Task[None] | None = None
         self._backlog: deque[Stanza] | None = None
         self._again: Stanza | None = None
@@ -105,6 +107,24 @@ class Session:
             self._defer(stanza)
         else:
             self._handle(stanza)
+
+    def inject(self, stanza: Stanza) -> None:
+        """Handle a stanza as if the client had sent it; it is not counted among those that are acknowledged (XEP-0198).
+
+        Raises :class:`StanzaError` (``resource-constraint``) while something that the client has sent is being handled,
+        and :class:`StreamError` for what a client's stream would end for.
+        """
+        if self._task is not None:
+            raise StanzaError("resource-constraint", "the session is busy, try again")
+        if stanza.name not in _BEGINNINGS:
+            raise StreamError("unsupported-stanza-type", "message, presence and iq are the stanzas of this stream")
+        if self.sm is not None:
+            self.sm.received -= 1
+        self._injecting = True
+        try:
+            self._handle(stanza)
+        finally:
+            self._injecting = False
 
     def _defer(self, stanza: Stanza) -> None:
         if stanza.name == _SM_ANSWER:
@@ -333,7 +353,7 @@ class Session:
 
     def settle_later(self) -> int | None:
         """The stanza handled now has an effect that is not durable yet: don't acknowledge it. See :meth:`settled`."""
-        return None if self.sm is None else self.sm.unsettle()
+        return None if self.sm is None or self._injecting else self.sm.unsettle()
 
     def settled(self, number: int | None) -> None:
         """Acknowledge what :meth:`settle_later` held back."""

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 from typing import TYPE_CHECKING, Final
+from xml.etree.ElementTree import ParseError
 
 from monktalk.common.config import Kind, Option
 from monktalk.common.logging import get_logger
@@ -67,7 +68,7 @@ class Card:
         if self._photo_hash is None:
             try:
                 self._photo_hash = _hash(photo_of(from_bytes(self.xml)))
-            except BadPhoto:
+            except (BadPhoto, ParseError):  # a card that was imported, perhaps
                 self._photo_hash = ""
         return self._photo_hash
 

@@ -261,6 +261,12 @@ class TcpConnection(asyncio.Protocol):
         self._transport.abort()
 
     @property
+    def port(self) -> int:
+        """The client's port; 0 when it has none."""
+        name = self._transport.get_extra_info("peername")
+        return int(name[1]) if name else 0
+
+    @property
     def idle(self) -> float:
         """Seconds since something came from the client."""
         return self._listener.tick - self.active

@@ -36,7 +36,7 @@ class Stanza:
     ``recipient`` stays None for a stanza without ``to``.
     """
 
-    __slots__ = ("_tree", "attributes", "name", "payloads", "raw", "recipient", "sender")
+    __slots__ = ("_parsed", "_tree", "attributes", "name", "payloads", "raw", "recipient", "sender")
 
     sender: JID
     recipient: JID | None
@@ -47,6 +47,7 @@ class Stanza:
         self.raw = raw
         self.payloads = payloads
         self._tree: xmltree.Element | None = None
+        self._parsed = b""  # what the tree was made of
 
     def __repr__(self) -> str:
         shown = {key: self.attributes[key] for key in ("type", "id", "from", "to") if key in self.attributes}
@@ -58,14 +59,14 @@ class Stanza:
         local = node.tag.partition("}")[2]
         attributes = {key.lstrip("{"): value for key, value in node.attrib.items()}
         stanza = cls(local, attributes, xmltree.to_bytes(node), [child.tag[1:] for child in node])
-        stanza._tree = node
+        stanza._tree, stanza._parsed = node, stanza.raw
         return stanza
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Stanza:
         """Read back a stanza that the server itself wrote or stored."""
         stanza = cls.from_tree(xmltree.from_bytes(raw))
-        stanza.raw = raw
+        stanza.raw = stanza._parsed = raw
         return stanza
 
     @property
@@ -79,9 +80,9 @@ class Stanza:
         return self.attributes.get("id")
 
     def tree(self) -> xmltree.Element:
-        """The tree of the stanza, built at the first call. Treat it as read-only: ``raw`` does not follow it."""
-        if self._tree is None:
-            self._tree = xmltree.from_bytes(self.raw)
+        """The tree of the stanza, built when it is asked for. Treat it as read-only: ``raw`` does not follow it."""
+        if self._tree is None or self._parsed is not self.raw:
+            self._tree, self._parsed = xmltree.from_bytes(self.raw), self.raw
         return self._tree
 
     def payload(self) -> xmltree.Element | None:

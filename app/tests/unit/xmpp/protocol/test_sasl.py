@@ -374,6 +374,21 @@ def test_a_recorded_login_cannot_be_played_again():
     assert refusal(replay.respond, final) == "not-authorized"
 
 
+@pytest.mark.parametrize("nonce", ["clientnonce", "servernonce", "clientnonceservernonc", "other"])
+def test_a_proof_for_another_nonce_is_refused(nonce):
+    exchange = start("SCRAM-SHA-1", nonce="servernonce")
+    bare = "n=alice,r=clientnonce"
+    exchange.respond(f"n,,{bare}".encode())
+    challenge = exchange.supply(keys_of("secret"))
+    final = client_final(nonce, bare, challenge.data, "secret", cbind_input=b"n,,")
+    assert refusal(exchange.respond, final) == "not-authorized"
+
+
+def test_a_mandatory_extension_is_refused_by_its_name():
+    with pytest.raises(SaslFailure, match="mandatory extension"):
+        start("SCRAM-SHA-1").respond(b"n,,m=ext,n=alice,r=nonce")
+
+
 def test_nonces_do_not_repeat():
     nonces = set()
     for _ in range(100):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from monktalk.common.jid import JID
@@ -11,6 +10,8 @@ from monktalk.xmpp.modules.presence.stanzas import addressed, unavailable
 from monktalk.xmpp.protocol.errors import StanzaError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.session import Session
     from monktalk.xmpp.protocol.stanza import Stanza

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from monktalk.common.logging import get_logger
@@ -12,6 +11,8 @@ from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.protocol.stanza import Stanza
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from monktalk.xmpp.core.server import Server
 
 LONGEST: Final = 1000
@@ -42,7 +43,7 @@ class Inboxes:
         waiting = self._waiting.get(user)
         if waiting is None:
             self._waiting[user] = deque((stanza,))
-            self._server.spawn(self._work(user))
+            _ = self._server.spawn(self._work(user))
         elif len(waiting) < LONGEST:
             waiting.append(stanza)
         else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 from monktalk.common.config import Kind, Option
 from monktalk.common.jid import JID
@@ -15,6 +15,7 @@ from monktalk.xmpp.core.module import Module
 from monktalk.xmpp.modules.presence import states
 from monktalk.xmpp.modules.presence.courier import Courier
 from monktalk.xmpp.modules.presence.inbox import Inboxes
+from monktalk.xmpp.modules.presence.probes import Probes
 from monktalk.xmpp.modules.presence.stanzas import (
     AVAILABLE,
     ERROR,
@@ -28,7 +29,7 @@ from monktalk.xmpp.modules.presence.stanzas import (
     unavailable,
 )
 from monktalk.xmpp.modules.presence.subscriptions import Subscriptions
-from monktalk.xmpp.modules.roster import Roster, RosterModule
+from monktalk.xmpp.modules.roster import EMPTY, Roster, RosterModule
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.session import Session
     from monktalk.xmpp.protocol.stanza import Stanza
+
+Work = Coroutine[Any, Any, None]
+"""What is left to be waited for."""
 
 log = get_logger(__name__)
 
@@ -68,6 +72,7 @@ class Presence(Module):
         super().__init__(host, settings)
         self._courier = Courier(host)
         self._subscriptions = Subscriptions(host, self._courier)
+        self._probes = Probes(host, self._courier)
         self._inboxes = Inboxes(host.server, self._receive)
 
     @property
@@ -102,7 +107,7 @@ class Presence(Module):
             elif kind is AVAILABLE:
                 self._available(session, stanza)
             else:
-                self._with_roster(session, stanza, self._unavailable)
+                self._with_roster(session, stanza, lambda roster: self._depart(session, stanza, roster))
         elif kind == ERROR:
             if stanza.recipient is not None:
                 self.host.server.route(stanza, self.host)
@@ -117,7 +122,7 @@ class Presence(Module):
         return True
 
     async def _answering(self, stanza: Stanza, work: Awaitable[None]) -> None:
-        """Do work that a client's stanza has caused, and tell the client when it fails."""
+        """Do what a client's stanza has asked for, and tell the client when it fails."""
         try:
             await work
         except StanzaError as error:
@@ -127,40 +132,205 @@ class Presence(Module):
 
     async def _manage(self, session: Session, stanza: Stanza) -> None:
         contact = await self._subscriptions.send(session, stanza)
-        # A contact's answer may come at once. What the client sends next is to find both rosters as they are then.
-        await self._settled(contact)
-        await self._settled(session.jid)
+        await self._settled(contact, session.jid)
 
-    async def _settled(self, account: JID) -> None:
-        peer = self._courier.peer(account.domain)
-        module = peer.modules.get(self.name) if peer is not None else None
-        if isinstance(module, Presence):
-            await module._inboxes.settled(account.local)
+    async def _settled(self, *accounts: JID) -> None:
+        """Wait until what has been routed to these accounts is in their rosters.
 
-    def _with_roster(self, session: Session, stanza: Stanza, act: Act) -> None:
-        """Call ``act`` with the roster of the session's user: at once, or after the storage has given it."""
+        A contact's server may answer at once; what the client sends next is to find both rosters as they are then.
+        """
+        for account in accounts:
+            peer = self._courier.peer(account.domain)
+            module = peer.modules.get(self.name) if peer is not None else None
+            if isinstance(module, Presence):
+                await module._inboxes.settled(account.local)  # noqa: SLF001 - the same class
+
+    def _with_roster(self, session: Session, stanza: Stanza, act: Callable[[Roster], Work | None]) -> None:
+        """Call ``act`` with the roster of the session's user: at once, or when the storage has given it.
+
+        What ``act`` returns is waited for before anything else that the client sends.
+        """
         roster = self._rosters.peek(session.jid.local)
-        if roster is not None:
-            following = act(session, stanza, roster)
-            if following is not None:
-                session.run(following)
-        else:
-            session.run(self._answering(stanza, self._read_and_act(session, stanza, act)))
+        if roster is None:
+            session.run(self._answering(stanza, self._read_and_act(session.jid.local, act)))
+            return
+        work = act(roster)
+        if work is not None:
+            session.run(work)
 
-    async def _read_and_act(self, session: Session, stanza: Stanza, act: Act) -> None:
-        following = act(session, stanza, await self._rosters.get_roster(session.jid.local))
-        if following is not None:
-            await following
+    async def _read_and_act(self, user: str, act: Callable[[Roster], Work | None]) -> None:
+        work = act(await self._rosters.get_roster(user))
+        if work is not None:
+            await work
 
-    # -- broadcast -----------------------------------------------------------------------------------------------------
+    # -- broadcast ---------------------------------------------------------------------------------------------------
 
     def _available(self, session: Session, stanza: Stanza) -> None:
+        """Initial presence or a change of it (sections 4.2.2 and 4.4.2)."""
         priority = priority_of(stanza)
+        changed = self.host.hooks.outgoing_presence(stanza, session)
+        if changed is not None:
+            presence = kept(changed)
+            self._with_roster(session, stanza, lambda roster: self._announce(session, presence, priority, roster))
+
+    def _announce(self, session: Session, presence: Stanza, priority: int, roster: Roster) -> Work | None:
+        if session.closed:
+            return None
+        initial = session.presence is None
+        ready = priority >= 0 and (session.priority is None or session.priority < 0)
+        session.priority = priority
+        session.presence = presence
+        self._broadcast(session, presence, roster)
+        if initial:
+            self._inform(session, roster)
+        available = self.host.hooks.session_available
+        return available(session) if ready and available.handlers else None
+
+    def _broadcast(self, session: Session, presence: Stanza, roster: Roster) -> None:
+        """Send it to the user's own available resources, this one included, and to his subscribers."""
+        own = addressed_bytes(presence, session.jid.to_bare())
+        for other in self.host.available_sessions(session.jid.local):
+            other.send(own)
+        self._courier.broadcast(presence, roster.subscribers)
+
+    def _inform(self, session: Session, roster: Roster) -> None:
+        """Tell a session that has become available who is there, and who waits for an answer."""
+        for other in self._courier.visible(session.jid.local):
+            if other is not session and other.presence is not None:
+                session.send(addressed_bytes(other.presence, session.jid))
+        for contact in roster.subscriptions:
+            peer = self._courier.online(contact)
+            module = peer.modules.get(self.name) if peer is not None else None
+            if isinstance(module, Presence):
+                module._probes.announced(contact.partition("@")[0], session.jid)  # noqa: SLF001 - the same class
+        self._subscriptions.remind(session, roster)
+
+    def _depart(self, session: Session, farewell: Stanza, roster: Roster) -> None:
+        """Unavailable presence (section 4.5.2), which goes to those who were sent directed presence as well."""
+        if session.presence is not None:
+            self._broadcast(session, farewell, roster)
+        session.priority = None
+        session.presence = None
+        directed, session.directed = session.directed, None
+        for address in directed or ():
+            self._courier.route(addressed(farewell, JID.parse(address)))
+
+    @HostHooks.session_closed.handler()
+    def closed(self, session: Session, reason: str) -> None:
+        """A session has ended: it may not have said that it is unavailable."""
+        if session.presence is None and not session.directed:
+            return
+        farewell = unavailable(session.jid)
+        roster = self._rosters.peek(session.jid.local)
+        if roster is not None or session.presence is None:
+            self._depart(session, farewell, roster or EMPTY)
+        else:
+            _ = self.host.server.spawn(self._depart_later(session, farewell))
+
+    async def _depart_later(self, session: Session, farewell: Stanza) -> None:
+        for delay in (*FAREWELL_RETRIES, None):
+            try:
+                roster = await self._rosters.get_roster(session.jid.local)
+                break
+            except StorageUnavailable as error:
+                if delay is None:
+                    log.warning("contacts_not_told", jid=session.jid.full, reason=str(error))
+                    return
+                await asyncio.sleep(delay)
+        successor = self.host.sessions.get(session.jid.local, {}).get(session.jid.resource)
+        if successor is None or successor.presence is None:
+            self._depart(session, farewell, roster)
+
+    # -- directed presence -------------------------------------------------------------------------------------------
+
+    def _direct(self, session: Session, stanza: Stanza, to: JID) -> None:
+        """Presence for one entity (section 4.6)."""
+        if stanza.attributes.get("type") == UNAVAILABLE:
+            if session.directed is not None:
+                session.directed.discard(to.full)
+            self.host.server.route(stanza, self.host)
+            return
         changed = self.host.hooks.outgoing_presence(stanza, session)
         if changed is None:
             return
+        remember = not self._hears_of_end(session, to)
+        if remember and session.directed is not None and to.full not in session.directed:
+            limit: int = self.host.limits.directed_presence
+            if len(session.directed) >= limit:
+                raise StanzaError("resource-constraint", f"directed presence goes to {limit} addresses at most")
+        self.host.server.route(changed, self.host)
+        if remember:
+            if session.directed is None:
+                session.directed = set()
+            session.directed.add(to.full)
 
-        def announce(session: Session, stanza: Stanza, roster: Roster) -> Coroutine[Any, Any, None] | None:
-            return self._announce(session, changed, priority, roster)
+    def _hears_of_end(self, session: Session, to: JID) -> bool:
+        """Whether the entity is told anyway when the session ends (section 4.6.3)."""
+        if session.presence is None:
+            return False
+        if to.bare == session.jid.bare:
+            return True
+        roster = self._rosters.peek(session.jid.local)
+        return roster is not None and roster.shows_presence_to(to.bare)
 
-        self._with_roster(session, stanza, announce)
+    # -- from others -------------------------------------------------------------------------------------------------
+
+    @HostHooks.incoming_presence.handler(priority=100)
+    def for_user(self, stanza: Stanza) -> bool:
+        """Presence has come for the host or for one of its users, in order behind what waits for him already.
+
+        It comes last of all handlers: what waits is not shown to the others once more.
+        """
+        assert stanza.recipient is not None
+        user, kind = stanza.recipient.local, stanza.attributes.get("type")
+        if not user:
+            self._for_host(stanza)
+        elif self._inboxes.busy(user) or kind in states.KINDS:
+            self._inboxes.put(user, stanza)
+        elif kind == PROBE:
+            roster = self._rosters.peek(user)
+            if roster is not None:
+                self._probes.answer(stanza, roster)
+            else:
+                self._inboxes.put(user, stanza)
+        else:
+            # An error about what a resource has sent is for that resource alone (RFC 6121 section 8.5.2).
+            return kind == ERROR and not stanza.recipient.resource
+        return True
+
+    def _for_host(self, stanza: Stanza) -> None:
+        """A host has no presence: whoever asks for it is refused, so that he does not wait for ever."""
+        kind = stanza.attributes.get("type")
+        if kind == PROBE:
+            self._probes.refuse(stanza)
+        elif kind == states.SUBSCRIBE:
+            self._courier.route(make(self.host.jid, stanza.sender.to_bare(), states.UNSUBSCRIBED))
+
+    async def _receive(self, stanza: Stanza) -> None:
+        """Handle what had to wait."""
+        kind = stanza.attributes.get("type")
+        assert stanza.recipient is not None
+        if kind in states.KINDS:
+            await self._answering(stanza, self._subscriptions.receive(stanza, self.settings.max_pending))
+        elif kind == PROBE:
+            await self._answering(stanza, self._read_and_answer(stanza, stanza.recipient.local))
+        elif kind != ERROR or stanza.recipient.resource:
+            self.host.deliver_presence(stanza)
+
+    async def _read_and_answer(self, probe: Stanza, user: str) -> None:
+        self._probes.answer(probe, await self._rosters.get_roster(user))
+
+    # -- contacts and features ---------------------------------------------------------------------------------------
+
+    @HostHooks.contact_removed.handler()
+    async def contact_removed(self, user: str, contact: str, relation: frozenset[str]) -> None:
+        """A user has removed a contact, or his account is gone."""
+        jid = JID.parse(contact)
+        self._subscriptions.end(user, jid, relation)
+        await self._settled(jid, JID.of(user, self.host.domain))
+
+    @HostHooks.stream_features.handler()
+    def announce_pre_approval(self, stream: ClientStream, features: list[bytes]) -> None:
+        """Tell authenticated clients that requests may be approved in advance (section 3.4.1)."""
+        if stream.user is not None:
+            features.append(_PRE_APPROVAL)

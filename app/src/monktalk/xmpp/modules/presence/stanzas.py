@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from monktalk.common.jid import JID
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.protocol.stanza import PRESENCE, Stanza
 from monktalk.xmpp.protocol.xmltree import children_to_bytes, escape, text_of
+
+if TYPE_CHECKING:
+    from monktalk.common.jid import JID
 
 AVAILABLE: Final = None
 UNAVAILABLE: Final = "unavailable"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from monktalk.common.config import Kind, Option
@@ -16,6 +15,8 @@ from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+
     from monktalk.common.config import Settings
     from monktalk.xmpp.core.c2s import ClientStream
     from monktalk.xmpp.core.host import VirtualHost
@@ -107,8 +108,11 @@ class RosterModule(Module):
         """Add or change a contact, push the item, and return it. None leaves a value as it is.
 
         To set ``subscription`` (``none``, ``to``, ``from``, ``both``) is for administrators: the contact is neither asked
-        nor told. It settles requests that are open. Raises :class:`ValueError` for another word, and as :meth:`change`.
+        nor told. It settles requests that are open. Raises :class:`ValueError` for another word and for the user's own
+        address, and as :meth:`change`.
         """
+        if jid == f"{user}@{self.host.domain}":
+            raise ValueError(f"{jid} can't be a contact of himself")
         if subscription is not None and subscription not in SUBSCRIPTIONS:
             raise ValueError(f"{subscription!r} is no subscription: it is none, to, from or both")
         named = tuple(groups) if groups is not None else None
@@ -183,7 +187,7 @@ class RosterModule(Module):
         return wire.query(roster.value.items, roster.version)
 
     @iq("set", ns.ROSTER, "query", to=Target.SELF)
-    async def answer_set(self, request: Stanza, session: Session | None) -> Reply:  # noqa: ARG002 - the signature of handlers
+    async def answer_set(self, request: Stanza, session: Session | None) -> Reply:
         """A client adds, changes or removes one contact (sections 2.3 to 2.5)."""
         wanted = wire.read_set(_query_of(request), request.sender, self.settings)
         user, jid = request.sender.local, wanted.jid.bare
@@ -194,12 +198,12 @@ class RosterModule(Module):
         return None
 
     @iq(("get", "set"), ns.ROSTER, "query", to=Target.USER)
-    def refuse_others(self, request: Stanza, session: Session | None) -> Reply:  # noqa: ARG002 - the signature of handlers
+    def refuse_others(self, request: Stanza, session: Session | None) -> Reply:
         """Nobody reads or changes the roster of somebody else, whether there is such an account or not."""
         raise StanzaError("forbidden")
 
     @HostHooks.incoming_iq.handler()
-    def refuse_forged_push(self, stanza: Stanza, session: Session) -> bool:  # noqa: ARG002 - the signature of the hook
+    def refuse_forged_push(self, stanza: Stanza, session: Session) -> bool:
         """Roster pushes come from the server alone: one that a user sends to a client is not delivered (section 2.1.6)."""
         if stanza.attributes.get("type") == "set" and QUERY in stanza.payloads:
             raise StanzaError("service-unavailable")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from monktalk.common.jid import JID, InvalidJID
-from monktalk.xmpp.modules.roster.value import Item
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.protocol.xmltree import escape
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from monktalk.common.config import Settings
+    from monktalk.xmpp.modules.roster.value import Item
     from monktalk.xmpp.protocol.xmltree import Element
 
 _ITEM = f"{{{ns.ROSTER}}}item"

@@ -284,6 +284,14 @@ async def test_a_service_that_drips_for_ever_runs_into_the_time_out(service):
     await client.close()
 
 
+async def test_a_redirection_is_not_followed(service, client):
+    service.answers["check_password"] = reply(307, "", f"Location: {service.url}/authorize/elsewhere")
+    service.answers["elsewhere"] = reply(200, "true")
+    with pytest.raises(AuthUnavailable, match="status 307"):
+        await client.check_password("alice", HOST, PASSWORD)
+    assert service.calls("elsewhere") == [], "the password must not travel on"
+
+
 async def test_a_refused_socket(service, client):
     await service.stop()
     with pytest.raises(AuthUnavailable, match="cannot be reached"):
@@ -345,7 +353,7 @@ async def test_calls_at_once_are_limited_and_the_queue_for_them_too(service):
     waiting = [asyncio.create_task(wait()) for _ in range(2 * WAITING_PER_CONNECTION)]
     await asyncio.sleep(0)
     with pytest.raises(AuthUnavailable, match="wait for the authentication service already"):
-        await wait()
+        await asyncio.wait_for(wait(), 5)
     waiting[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting[0]
