@@ -86,6 +86,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("warm_up", "duration", "logins", "sessions"):
         if getattr(options, name) is None:
             setattr(options, name, getattr(defaults, name))
+    if options.logins > options.accounts:
+        parser.error(f"--logins {options.logins}: there are only {options.accounts} accounts (--accounts)")
     if options.repetitions is None:
         options.repetitions = 1 if options.quick else 3
     return options

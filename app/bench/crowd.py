@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,19 @@ class Crowd:
         """
         self.login_seconds = []
         self._run(accounts, timeout, concurrency, staying=False)
+
+    def silent(self, timeout: float) -> int:
+        """Ping the server from each session (XEP-0199); returns how many got no answer in this time."""
+        before = [session.inbound for session in self.sessions]
+        for session in self.sessions:
+            session.ping()
+
+        def unanswered() -> int:
+            return sum(session.inbound == count for session, count in zip(self.sessions, before, strict=True))
+
+        with contextlib.suppress(LoadTimeoutError):
+            self._loop.run(lambda: unanswered() == 0, timeout, "the answers to pings")
+        return unanswered()
 
     def log_out(self, timeout: float = 30.0) -> None:
         """Close all sessions in an orderly way.

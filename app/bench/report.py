@@ -23,6 +23,7 @@ _COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
     LOGIN: (
         ("CPU µs", "cpu_us", 0),
         ("auth µs", "auth_cpu_us", 0),
+        ("cached µs", "cached_cpu_us", 0),
         ("first µs", "first_cpu_us", 0),
         ("first auth µs", "first_auth_cpu_us", 0),
         ("logins/s", "wall_per_s", 0),

@@ -20,6 +20,7 @@ _SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 _TLS = "urn:ietf:params:xml:ns:xmpp-tls"
 _BIND = "urn:ietf:params:xml:ns:xmpp-bind"
 _SESSION = "urn:ietf:params:xml:ns:xmpp-session"
+_PING = "urn:xmpp:ping"
 _MANAGEMENT = "urn:xmpp:sm:3"
 ACK_REQUEST = f"<r xmlns='{_MANAGEMENT}'/>".encode()
 _STANZAS = (b"<message", b"<presence", b"<iq")
@@ -266,6 +267,11 @@ class Session:
     def _answer_ping(self, element: bytes) -> None:
         identifier = attribute(element, b"id") or b""
         self.send(b"<iq type='result' id='%b'/>" % identifier)
+        self.outbound += 1
+
+    def ping(self) -> None:
+        """Ask the server whether the session lives; any answer counts."""
+        self.send(f"<iq type='get' id='ping' to='{self._endpoint.domain}'><ping xmlns='{_PING}'/></iq>".encode())
         self.outbound += 1
 
     def send(self, data: bytes) -> None:

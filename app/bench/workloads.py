@@ -9,17 +9,20 @@ from bench import sasl
 from bench.chat import Chat, ChatResult
 from bench.crowd import Crowd
 from bench.results import CHAT, IDLE, LOGIN, Cell, Sample
-from bench.servers.base import CpuTimes, account
+from bench.servers.base import account
 from bench.transport import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.servers import Server
+    from bench.servers.base import CpuTimes
+    from bench.session import Account
 
-# Accounts of the login workload: as many as log in again and again.
-_REGULARS = 200
+# Clients that come and go on a fresh server before it is measured, so that its code is loaded.
+_WARM_UP_LOGINS = 200
 _LOGIN_TIMEOUT = 120.0
+_ANSWER_TIMEOUT = 30.0
 _SETTLE_SECONDS = 10.0
 _SETTLED_SHARE = 0.003
 
@@ -38,7 +41,7 @@ class Load:
     duration: float = 3.0
     logins: int = 1000
     sessions: int = 5000
-    accounts: int = 1000
+    accounts: int = 1400
     mechanism: str = sasl.SCRAM
 
 
@@ -85,42 +88,56 @@ def _chat_sample(result: ChatResult, bounce: str) -> Sample:
 
 
 def login(server: Server, load: Load, *, tls: bool) -> dict[Cell, Sample]:
-    """CPU of a login with everything that belongs to it until the stream is closed, on an idle server.
+    """CPU of a login with everything that belongs to it until the stream is closed, on an otherwise idle server.
 
-    The accounts log in once before, which is reported apart (`first_...`): servers remember a password that
-    was right, or store it anew.
+    A login is that of a user whom the server knows and has not seen since it was started: the last `logins`
+    accounts log in once each, after a restart. Reported apart are their logins once more at once, which caches
+    serve (`cached_...`), and their very first ones, for which a server may have to store keys (`first_...`).
 
     Raises:
         SessionError, LoadTimeoutError, ServerError: as for chat().
     """
+    accounts = [account(number, load.accounts) for number in range(load.accounts - load.logins, load.accounts)]
+    extra: dict[str, float] = {}
+    if not server.accounts_seen:
+        _warm_up(server, load, tls=tls)
+        cpu, _ = _logins(server, accounts, load, tls=tls)
+        extra |= {"first_cpu_us": cpu.server, "first_auth_cpu_us": cpu.auth}
+        server.accounts_seen = True
+    server.restart()
+    _warm_up(server, load, tls=tls)
+    cpu, crowd = _logins(server, accounts, load, tls=tls)
+    extra["auth_cpu_us"] = cpu.auth
+    cached, _ = _logins(server, accounts, load, tls=tls)
+    extra |= {"cached_cpu_us": cached.server, "cached_auth_cpu_us": cached.auth}
+    seconds = sorted(crowd.login_seconds)
+    sample = Sample(
+        cpu_us=cpu.server / load.logins * 1e6,
+        wall_per_s=load.logins / crowd.last_seconds,
+        p50_ms=percentile(seconds, 50) * 1e3,
+        p99_ms=percentile(seconds, 99) * 1e3,
+        extra={name: used / load.logins * 1e6 for name, used in extra.items()},
+    )
+    return {Cell(LOGIN, tls, window=None, sm=False): sample}
+
+
+def _logins(server: Server, accounts: Sequence[Account], load: Load, *, tls: bool) -> tuple[CpuTimes, Crowd]:
+    """Log each account in and out; returns the CPU that the server used, and the clients."""
     loop = Loop()
     try:
         crowd = Crowd(loop, server.endpoint(tls=tls), mechanism=load.mechanism, management=False)
-        regulars = min(_REGULARS, load.accounts, load.logins)
-        first = _logins(server, crowd, regulars, regulars, load)
-        usual = _logins(server, crowd, load.logins, regulars, load)
-        seconds = sorted(crowd.login_seconds)
-        extra = {
-            "auth_cpu_us": usual.auth / load.logins * 1e6,
-            "first_cpu_us": first.server / regulars * 1e6,
-            "first_auth_cpu_us": first.auth / regulars * 1e6,
-        }
-        sample = Sample(
-            cpu_us=usual.server / load.logins * 1e6,
-            wall_per_s=load.logins / crowd.last_seconds,
-            p50_ms=percentile(seconds, 50) * 1e3,
-            p99_ms=percentile(seconds, 99) * 1e3,
-            extra=extra,
-        )
-        return {Cell(LOGIN, tls, window=None, sm=False): sample}
+        before = server.cpu()
+        crowd.come_and_go(accounts, _LOGIN_TIMEOUT)
+        return server.cpu().since(before), crowd
     finally:
         loop.close()
 
 
-def _logins(server: Server, crowd: Crowd, count: int, accounts: int, load: Load) -> CpuTimes:
-    before = server.cpu()
-    crowd.come_and_go((account(number % accounts, load.accounts) for number in range(count)), _LOGIN_TIMEOUT)
-    return server.cpu().since(before)
+def _warm_up(server: Server, load: Load, *, tls: bool) -> None:
+    """Have the server load code by some logins, of accounts that the login workload does not use."""
+    others = max(1, load.accounts - load.logins)
+    accounts = [account(number % others, load.accounts) for number in range(_WARM_UP_LOGINS)]
+    _logins(server, accounts, load, tls=tls)
 
 
 def idle(server: Server, load: Load, *, tls: bool) -> dict[Cell, Sample]:
@@ -129,18 +146,18 @@ def idle(server: Server, load: Load, *, tls: bool) -> dict[Cell, Sample]:
     Raises:
         SessionError, LoadTimeoutError, ServerError: as for chat().
     """
+    # What the first logins load and cache once and for all is not memory of a session.
+    _warm_up(server, load, tls=tls)
     loop = Loop()
     try:
         crowd = Crowd(loop, server.endpoint(tls=tls), mechanism=load.mechanism, management=False)
-        regulars = min(_REGULARS, load.accounts)
-        # What the first logins load and cache once and for all is not memory of a session.
-        crowd.come_and_go((account(number, load.accounts) for number in range(regulars)), _LOGIN_TIMEOUT)
         before = _settled_memory(server, loop)
         crowd.log_in((account(number, load.accounts) for number in range(load.sessions)), _LOGIN_TIMEOUT)
         after = _settled_memory(server, loop)
         crowd.check()
         sample = Sample(
             kib=(after - before) / load.sessions,
+            faults={"lost": crowd.silent(_ANSWER_TIMEOUT)},
             extra={"sessions": load.sessions, "kib_before": before, "kib_after": after},
         )
         return {Cell(IDLE, tls, window=None, sm=False): sample}

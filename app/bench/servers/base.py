@@ -106,6 +106,8 @@ class Server(ABC):
         self.accounts = accounts
         self.child: Child | None = None
         self.port_plain, self.port_tls = free_ports(2)
+        # Set once all accounts of the login workload have logged in for the first time.
+        self.accounts_seen = False
         self._configured = False
         self._tls = client_tls_context("xmpp-client" if self.direct_tls else None)
 
@@ -152,8 +154,16 @@ class Server(ABC):
             ServerError: it does not come up.
         """
         if self.child is None or not self.child.running():
-            self.stop()
-            self.start()
+            self.restart()
+
+    def restart(self) -> None:
+        """Stop the server and start it again: data stays, caches do not.
+
+        Raises:
+            ServerError: it does not come up.
+        """
+        self.stop()
+        self.start()
 
     def stop(self) -> None:
         """End the server and everything that it started."""

@@ -170,16 +170,21 @@ async def test_a_host_that_is_down_is_passed_over(url: str, postgres_victim: Pos
         await storage.close()
 
 
+async def append_until_it_fails(storage: SqlStorage) -> None:
+    # A server process learns of its new configuration a moment after the reload.
+    async with asyncio.timeout(10):
+        while True:
+            await storage.offline.append(HOST, "bob", b"2", 1.0, None, 1_000_000)
+
+
 async def test_a_standby_is_not_written_to(storage: SqlStorage, postgres_victim: PostgresServer) -> None:
     """A primary that was deposed keeps its connections, and only reads from then on."""
     assert await storage.offline.append(HOST, "bob", b"1", 1.0, None, 10) is True
     postgres_victim.execute("ALTER SYSTEM SET default_transaction_read_only = on")
     postgres_victim.execute("SELECT pg_reload_conf()")
     await eventually(lambda: postgres_victim.execute("SHOW default_transaction_read_only") == [("on",)])
-    async with asyncio.timeout(10):
-        with pytest.raises(StorageUnavailable):
-            while True:  # a server process learns of the new configuration a moment later
-                await storage.offline.append(HOST, "bob", b"2", 1.0, None, 1_000_000)
+    with pytest.raises(StorageUnavailable):
+        await append_until_it_fails(storage)
     assert not storage.healthy()
     postgres_victim.execute("ALTER SYSTEM RESET default_transaction_read_only")
     postgres_victim.execute("SELECT pg_reload_conf()")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask import Flask
+from scramp.utils import hi
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
@@ -17,7 +19,6 @@ from monktalk.auth.app import create_app
 from monktalk.auth.authenticators import Resources
 from monktalk.auth.cache import DigestCache
 from monktalk.auth.web_users import WebUsersTable
-from monktalk.common import scram
 from monktalk.common.clock import ManualClock
 from monktalk.db import migrate
 from monktalk.db.engine import create_engine
@@ -30,9 +31,9 @@ WEB_USERS = "from monktalk.auth.authenticators import *\nauthenticator = WebUser
 class Database:
     """web_users as the operator sees it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, empty: Path) -> None:
+        shutil.copy(empty, path)
         self.url = f"sqlite:///{path}"
-        migrate.upgrade(self.url)
         self._engine = create_engine(self.url)
 
     def execute(self, statement: str, **values: str) -> list[Any]:
@@ -134,9 +135,17 @@ def _toml(value: Any) -> str:
     return repr(value) if isinstance(value, int | float) else f'"{value}"'
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A database with the current schema, to be copied: migrations take longer than most tests."""
+    path = tmp_path_factory.mktemp("schema") / "empty.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def database(tmp_path):
-    database = Database(tmp_path / "web_users.db")
+def database(tmp_path, empty_database):
+    database = Database(tmp_path / "web_users.db", empty_database)
     yield database
     database.close()
 
@@ -162,11 +171,10 @@ def resources(database):
 def hashing(monkeypatch):
     """Every PBKDF2 that is computed, as (hash, iterations)."""
     computed: list[tuple[str, int]] = []
-    compute = scram.hi
 
     def spy(function: Any, password: bytes, salt: bytes, iterations: int) -> Any:
         computed.append((hashlib.new(function().name).name, iterations))
-        return compute(function, password, salt, iterations)
+        return hi(function, password, salt, iterations)
 
-    monkeypatch.setattr(scram, "hi", spy)
+    monkeypatch.setattr("monktalk.common.scram.hi", spy)
     return computed

@@ -25,8 +25,10 @@ from monktalk.common.config import ConfigError
 from monktalk.common.jid import InvalidJID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.admin.commands import COMMANDS
-from monktalk.xmpp.admin.registry import ERROR, CommandError, Context, Node, Result, run
+from monktalk.xmpp.admin.context import Context, Node
+from monktalk.xmpp.admin.registry import ERROR, CommandError, Result, run
 from monktalk.xmpp.core.auth.errors import AccountExists, AccountMissing, AuthUnavailable, NotAllowed
+from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ def _failure(reason: str, code: int = ERROR) -> dict[str, Any]:
 def _explain(error: Exception) -> str | None:
     """The sentence for a failure that can happen to any command; None for one that should not happen."""
     match error:
-        case ConfigError() | InvalidJID():
+        case ConfigError() | InvalidJID() | StanzaError():
             return str(error)
         case StorageUnavailable():
             return f"The database can't be reached: {error}"

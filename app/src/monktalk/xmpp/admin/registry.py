@@ -13,15 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from monktalk.common.config import Config
-    from monktalk.xmpp.core.host import VirtualHost
-    from monktalk.xmpp.core.server import Server
-    from monktalk.xmpp.net.tls import TlsContexts
+    from monktalk.xmpp.admin.context import Context
 
 OK: Final = 0
 ERROR: Final = 1
@@ -34,26 +29,6 @@ Handler = Callable[..., Awaitable[Any]]
 H = TypeVar("H", bound=Handler)
 
 
-class ReloadReport(Protocol):
-    """What a reload did: see :class:`monktalk.xmpp.program.ReloadReport`."""
-
-    applied: list[str]
-    restart_needed: list[str]
-
-
-class Node(Protocol):
-    """The running program, as far as commands need it."""
-
-    path: Path
-    config: Config
-    server: Server
-    tls: TlsContexts
-
-    async def reload(self) -> ReloadReport:
-        """Read the configuration file again; raises ConfigError or OSError, and then nothing has changed."""
-        ...
-
-
 class CommandError(Exception):
     """A command could not be carried out; the message is a sentence for the operator."""
 
@@ -64,30 +39,6 @@ class UsageError(CommandError):
     """The arguments of a command are not what it takes."""
 
     code = USAGE
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a command works on. ``directory`` is the caller's, from which relative file names start."""
-
-    node: Node
-    directory: Path
-
-    @property
-    def server(self) -> Server:
-        """The hosts and what they share."""
-        return self.node.server
-
-    def host(self, domain: str) -> VirtualHost:
-        """The host of that name. Raises :class:`CommandError` when it is not served."""
-        found = self.server.host_for(domain)
-        if found is None:
-            raise CommandError(f"{domain} is not served here; registered_vhosts lists the hosts that are.")
-        return found
-
-    def file(self, name: str) -> Path:
-        """A file that the caller has named."""
-        return self.directory / name
 
 
 @dataclass(frozen=True)
@@ -109,7 +60,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One argument of a command. ``optional`` ones are the last."""
+    """One argument of a command. Where ``optional`` ones stand, the handler knows by their number which it got."""
 
     name: str
     optional: bool = False

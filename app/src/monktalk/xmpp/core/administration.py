@@ -98,7 +98,9 @@ def announce(host: VirtualHost, text: str, subject: str | None = None) -> int:
     return sent
 
 
-def send_message(server: Server, sender: JID, recipient: JID, kind: str, text: str, subject: str | None = None) -> None:
+def send_message(
+    server: Server, sender: JID, recipient: JID, text: str, *, kind: str = "chat", subject: str | None = None
+) -> None:
     """Deliver a message to a local user by the rules of RFC 6121 section 8, whoever it is said to be from.
 
     Raises :class:`StanzaError` when nobody takes it, ``remote-server-not-found`` for a host that is not served here.

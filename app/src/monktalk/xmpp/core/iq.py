@@ -6,7 +6,10 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from monktalk.common.logging import get_logger
+from monktalk.xmpp.core.module import IqHandler, IqKey, Target
+from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError
+from monktalk.xmpp.protocol.namespaces import qname
 from monktalk.xmpp.protocol.stanza import Stanza, error_reply, iq_result
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
@@ -21,11 +24,20 @@ log = get_logger(__name__)
 STORAGE_DOWN = StanzaError("resource-constraint", "the storage can't be reached, try again later")
 
 
+def check_request(stanza: Stanza) -> None:
+    """Raises :class:`StanzaError` unless a request has the one child element that RFC 6120 section 8.2.3 asks for."""
+    if len(stanza.payloads) != 1:
+        raise StanzaError("bad-request", "an IQ of type get or set has one child element")
+
+
 class IqDispatcher:
     """Finds the module that handles a request, and sends its answer."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._always: dict[IqKey, IqHandler] = {
+            ("set", target, qname(ns.SESSION, "session")): _open_session for target in (Target.HOST, Target.SELF)
+        }
 
     def handle(self, host: VirtualHost, stanza: Stanza, session: Session | None) -> None:
         """Handle an IQ stanza that is for ``host`` or for one of its accounts.
@@ -38,9 +50,9 @@ class IqDispatcher:
             return
         if kind not in ("get", "set"):
             raise StanzaError("bad-request", "the type of an IQ is get, set, result or error")
-        if len(stanza.payloads) != 1:
-            raise StanzaError("bad-request", "an IQ of type get or set has one child element")
-        handler = host.iq_handlers.get((kind, host.target_of(stanza), stanza.payloads[0]))
+        check_request(stanza)
+        key = (kind, host.target_of(stanza), stanza.payloads[0])
+        handler = host.iq_handlers.get(key) or self._always.get(key)
         if handler is None:
             raise StanzaError("service-unavailable")
         outcome = handler(stanza, session)
@@ -71,3 +83,7 @@ class IqDispatcher:
             session.send(reply)
         else:
             self._server.send_to(stanza.sender, reply)
+
+
+def _open_session(_request: Stanza, _session: Session | None) -> None:
+    """What clients of RFC 3921 ask for after binding; RFC 6121 appendix E makes it a formality."""

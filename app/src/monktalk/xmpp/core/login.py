@@ -185,4 +185,4 @@ class Login:
             self._stream.fail(StreamError("policy-violation", "too many failed attempts to authenticate"))
 
     def _send(self, name: str, data: bytes) -> None:
-        self._stream.link.write(f"<{name} xmlns='{ns.SASL}'>{sasl.encode(data)}</{name}>".encode())
+        self._stream.link.write(f"<{name} xmlns='{ns.SASL}'>{sasl.encode(data) if data else ''}</{name}>".encode())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.common.logging import get_logger
-from monktalk.xmpp.core.iq import STORAGE_DOWN
+from monktalk.xmpp.core.iq import STORAGE_DOWN, check_request
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError, StreamError
 from monktalk.xmpp.protocol.sm import REQUEST, StreamManagement
@@ -172,9 +172,12 @@ class Session:
         recipient = stanza.recipient
         if recipient is None or (recipient.domain == self.host.domain and not (recipient.resource and recipient.local)):
             self.host.server.iq.handle(self.host, stanza, self)
-        elif stanza.attributes.get("type") not in ("get", "set", "result", "error"):
-            raise StanzaError("bad-request", "the type of an IQ is get, set, result or error")
         else:
+            kind = stanza.attributes.get("type")
+            if kind in ("get", "set"):
+                check_request(stanza)
+            elif kind not in ("result", "error"):
+                raise StanzaError("bad-request", "the type of an IQ is get, set, result or error")
             self.host.server.route(stanza, self.host)
 
     def _handle_other(self, stanza: Stanza) -> None:

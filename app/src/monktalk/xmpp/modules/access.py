@@ -18,3 +18,12 @@ async def sees_presence(host: VirtualHost, user: str, requester: JID) -> bool:
     """
     roster = host.modules.get(RosterModule.name)
     return isinstance(roster, RosterModule) and await roster.shows_presence_to(user, requester.bare)
+
+
+def surely_unseen(host: VirtualHost, user: str, requester: JID) -> bool:
+    """Whether :func:`sees_presence` is known to be False without asking the storage."""
+    roster = host.modules.get(RosterModule.name)
+    if not isinstance(roster, RosterModule):
+        return True
+    known = roster.peek(user)
+    return known is not None and not known.shows_presence_to(requester.bare)

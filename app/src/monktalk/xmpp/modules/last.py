@@ -124,6 +124,11 @@ class Last(Module):
         except StorageUnavailable as error:
             log.warning("logout_not_stored", host=self.host.domain, user=user, reason=str(error))
 
+    async def remember(self, user: str, logout: Logout) -> None:
+        """Store when the account was here last. Raises :class:`StorageUnavailable`."""
+        status = logout.status[:_MAX_STATUS]
+        await self._store.put(self.host.domain, user, KEY, Logout(logout.at, status), None)
+
     @HostHooks.account_removed.handler()
     async def removed(self, user: str) -> None:
         """Forget the account."""

@@ -228,8 +228,12 @@ class ElementParser:
                 self.pending = len(tail)
                 self.clean = False
             else:
-                if finished != self.total and data[finished - base :].strip(b" \t\r\n") and not self.closed:
-                    raise FaultAfter(StreamError("bad-format", "text between stanzas"), elements)
+                if finished != self.total and not self.closed:
+                    left = bytes(data[finished - base :]).strip(b" \t\r\n")
+                    if left:
+                        # Only a tag with "<" in an attribute leaves a tag unread.
+                        condition = "not-well-formed" if left.startswith(b"<") else "bad-format"
+                        raise FaultAfter(StreamError(condition, "text between stanzas"), elements)
                 tail = None
                 data = b""
                 self.pending = 0

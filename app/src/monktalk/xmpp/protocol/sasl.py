@@ -415,7 +415,7 @@ def _text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise SaslFailure("incorrect-encoding", "The data is not UTF-8.") from None
+        raise SaslFailure("malformed-request", "The data is not UTF-8.") from None
 
 
 def _saslname(text: str) -> str:

@@ -41,7 +41,7 @@ class StreamManagement:
 
         Raises :class:`StreamError` when it is no number or higher than what was sent (XEP-0198 section 4).
         """
-        if h is None or not h.isascii() or not h.isdigit() or len(h) > 10:
+        if h is None or not h.isascii() or not h.isdigit() or len(h) > 10 or int(h) >= _MODULUS:
             raise StreamError("policy-violation", "the attribute h must be a number below 2**32")
         newly = (int(h) - self.acknowledged) % _MODULUS
         if newly > len(self.queue):

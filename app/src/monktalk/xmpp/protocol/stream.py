@@ -115,6 +115,8 @@ class XmlStream:
         return [opened, *(self._feed(rest) if rest else ())]
 
     def _accept(self, header: StreamHeader) -> None:
+        if len(header.raw) > self.max_bytes:
+            raise self._oversize()
         default = header.namespaces.get("", ns.CLIENT)
         if default not in (ns.CLIENT, ns.STREAM):
             raise StreamError("invalid-namespace", f"the default namespace must be {ns.CLIENT}")

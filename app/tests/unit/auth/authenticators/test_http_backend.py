@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -48,7 +49,7 @@ class BackEnd:
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     close_after: bool = False
-    tls: object = None
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self):
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -434,8 +435,6 @@ def test_the_password_may_be_in_a_file(connect, back_end, tmp_path):
 class TestTls:
     @pytest.fixture
     def secure(self, back_end, tmp_path):
-        import ssl
-
         certificate, key = make_certificate(tmp_path, "backend", ["localhost"])
         back_end.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         back_end.tls.load_cert_chain(certificate, key)

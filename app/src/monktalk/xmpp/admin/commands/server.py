@@ -7,10 +7,13 @@ import os
 import socket
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from monktalk.common import logging as log_setup
-from monktalk.xmpp.admin.registry import CommandError, Context, Result, Table, UsageError, command
+from monktalk.xmpp.admin.registry import CommandError, Result, Table, UsageError, command
+
+if TYPE_CHECKING:
+    from monktalk.xmpp.admin.context import Context
 
 GROUP: Final = "Server"
 
@@ -104,13 +107,13 @@ def _uptime(context: Context) -> int:
 
 
 @command("get_loglevel", "", "Tell how much is logged.")
-async def get_loglevel(context: Context) -> Result:
+async def get_loglevel(_context: Context) -> Result:
     """The level by name and by number, 0 (nothing) to 5 (everything)."""
     return _loglevel(log_setup.get_level())
 
 
 @command("set_loglevel", "LEVEL", "Log from this level on, until the next reload: none … debug, or 0 … 5.")
-async def set_loglevel(context: Context, level: str) -> Result:
+async def set_loglevel(_context: Context, level: str) -> Result:
     """Change the level of the running server; the configuration stays as it is."""
     name = _LEVELS[int(level)] if level in map(str, range(len(_LEVELS))) else level.lower()
     try:

@@ -79,7 +79,7 @@ class AnswerCache:
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, Answers] = OrderedDict()
         self._unknown: OrderedDict[bytes, Answers] = OrderedDict()
-        self._flights: dict[bytes, dict[bytes, asyncio.Task[Any]]] = {}
+        self._flights: dict[bytes, dict[tuple[bytes, str], asyncio.Task[Any]]] = {}
         self.hits = hits or Counter("hits", "", {})
         self.misses = misses or Counter("misses", "", {})
 
@@ -111,12 +111,14 @@ class AnswerCache:
         question: bytes,
         fetch: Callable[[], Coroutine[Any, Any, T]],
         positive: Callable[[T], bool] = bool,
+        *,
+        asker: str = "",
     ) -> T:
         """Return the remembered answer, else that of `fetch()`: one for all who ask the same meanwhile.
 
         `positive` tells whether an answer proves that the account exists. Exceptions of `fetch` reach
         everybody who waits, and nothing is remembered. A caller that is cancelled does not cancel the
-        fetch.
+        fetch. Where an exception may be meant for one `asker` (an address), others have a fetch of their own.
 
         Raises:
             CacheClosed: `close` was called meanwhile.
@@ -127,11 +129,11 @@ class AnswerCache:
             return cast("T", known)  # what is stored below under this question
         self.misses.inc()
         flights = self._flights.setdefault(owner, {})
-        task = flights.get(question)
+        task = flights.get((question, asker))
         if task is None:
-            task = asyncio.create_task(self._fly(owner, question, fetch, positive))
+            task = asyncio.create_task(self._fly(owner, (question, asker), fetch, positive))
             task.add_done_callback(_retrieve)
-            flights[question] = task
+            flights[question, asker] = task
         try:
             return cast("T", await asyncio.shield(task))
         except asyncio.CancelledError:
@@ -201,20 +203,20 @@ class AnswerCache:
     async def _fly(
         self,
         owner: bytes,
-        question: bytes,
+        flight: tuple[bytes, str],
         fetch: Callable[[], Coroutine[Any, Any, T]],
         positive: Callable[[T], bool],
     ) -> T:
         current = asyncio.current_task()
         try:
             answer = await fetch()
-            if self._flights.get(owner, {}).get(question) is current:
-                self.put(owner, question, answer, positive=positive(answer))
+            if self._flights.get(owner, {}).get(flight) is current:
+                self.put(owner, flight[0], answer, positive=positive(answer))
             return answer
         finally:
             flights = self._flights.get(owner, {})
-            if flights.get(question) is current:
-                del flights[question]
+            if flights.get(flight) is current:
+                del flights[flight]
                 if not flights:
                     del self._flights[owner]
 

@@ -45,6 +45,7 @@ ADDRESS_HEADER: Final = "X-Client-Address"
 
 _MEANINGFUL: Final = frozenset({200, 201, 204, 400, 401, 403, 404, 409})
 _WRITING_CALLS: Final = frozenset({"register", "set_password", "remove_user"})
+_REFUSED_QUESTION: Final = frozenset({401, 403})
 _DONE: Final = frozenset({200, 201, 204})
 _SKIPPED_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
@@ -130,6 +131,7 @@ class AuthClient:
         """Ask whether there is an account.
 
         Raises:
+            NotAllowed: the service does not want to say, to this client or now.
             AuthUnavailable: no answer.
         """
         return self._verdict(await self._call("user_exists", user, server, "", address), user)
@@ -138,6 +140,7 @@ class AuthClient:
         """Ask whether the password is right.
 
         Raises:
+            NotAllowed: the service does not want to say, to this client or now.
             AuthUnavailable: no answer.
         """
         return self._verdict(await self._call("check_password", user, server, password, address), user)
@@ -146,9 +149,11 @@ class AuthClient:
         """Return the account's password or SCRAM string, whatever the service keeps; None without an account.
 
         Raises:
+            NotAllowed: the service does not want to say, to this client or now.
             AuthUnavailable: no answer.
         """
         answer = await self._call("get_password", user, server, "", address)
+        self._demand_answer(answer)
         if answer.status != 200:
             return None
         try:
@@ -202,9 +207,15 @@ class AuthClient:
 
     def _verdict(self, answer: Answer, user: str) -> bool:
         """Return what a body means: `true` or the name itself is yes, compared byte by byte."""
+        self._demand_answer(answer)
         if answer.status != 200 or user in UNUSABLE_NAMES:
             return False
         return answer.body in (b"true", user.encode())
+
+    def _demand_answer(self, answer: Answer) -> None:
+        """Tell a refusal of the question, which the next client need not meet, from a no to it."""
+        if answer.status in _REFUSED_QUESTION:
+            raise NotAllowed("the authentication service does not answer this now")
 
     def _demand_done(self, answer: Answer, what: str) -> None:
         if answer.status == 404:

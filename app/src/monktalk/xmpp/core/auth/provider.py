@@ -7,7 +7,7 @@ from the password that it gives.
 What is done for an account that exists is done for a name that does not, too: neither answers nor their timing
 say which names are accounts. Credentials and verdicts of both are remembered for the same time; but when a login
 fails against credentials that are a moment old, the next one sees fresh ones, so that a new account and a new
-password work at once.
+password work at once. What the service refuses to say to one address is not remembered for others.
 """
 
 from __future__ import annotations
@@ -107,6 +107,15 @@ class AuthProvider:
         if user in UNUSABLE_NAMES:
             return False
         owner = self._cache.digest(user)
+        try:
+            right = await self._check(owner, user, password, address)
+        except NotAllowed:
+            return False
+        if right:
+            self._cache.put(owner, self._exists, value=True, positive=True)
+        return right
+
+    async def _check(self, owner: bytes, user: str, password: str, address: str | None) -> bool:
         if self._passwords_in_clear:
             right = await self._ask_verdict(owner, user, password, address)
             if not right and self._expire(owner, self._cache.digest("check", password)):
@@ -118,8 +127,6 @@ class AuthProvider:
                 renewed = await self._credentials(owner, user, address)
                 if renewed != credentials:
                     right = await self._verify(owner, user, password, renewed)
-        if right:
-            self._cache.put(owner, self._exists, value=True, positive=True)
         return right
 
     async def scram_keys(self, user: str, hash_name: str, address: str | None = None) -> ScramKeys | None:
@@ -131,13 +138,18 @@ class AuthProvider:
         if user in UNUSABLE_NAMES:
             return None
         owner = self._cache.digest(user)
-        if not self._passwords_in_clear:
-            return ((await self._credentials(owner, user, address)) or {}).get(hash_name)
 
         async def fetch() -> ScramKeys | None:
             return await self._derive(user, hash_name, address)
 
-        return await self._ask(owner, self._cache.digest("keys", hash_name), fetch, _is_there)
+        try:
+            if self._passwords_in_clear:
+                question = self._cache.digest("keys", hash_name)
+                return await self._ask(owner, question, fetch, _is_there, address)
+            credentials = await self._credentials(owner, user, address)
+        except NotAllowed:
+            return None
+        return None if credentials is None else credentials.get(hash_name)
 
     def decoy(self, user: str, hash_name: str) -> ScramKeys:
         """Return the keys to go on with where there are none, so that the client learns nothing but a refusal."""
@@ -159,7 +171,10 @@ class AuthProvider:
         async def fetch() -> bool:
             return await self._call("user_exists", lambda: self._client.user_exists(user, self.host))
 
-        return await self._ask(self._cache.digest(user), self._exists, fetch)
+        try:
+            return await self._ask(self._cache.digest(user), self._exists, fetch)
+        except NotAllowed:
+            return False
 
     def known(self, user: str) -> bool | None:
         """Return whether there is such an account if that is remembered, else None."""
@@ -227,7 +242,7 @@ class AuthProvider:
                 "check_password", lambda: self._client.check_password(user, self.host, password, address)
             )
 
-        return await self._ask(owner, self._cache.digest("check", password), fetch)
+        return await self._ask(owner, self._cache.digest("check", password), fetch, bool, address)
 
     async def _derive(self, user: str, hash_name: str, address: str | None) -> ScramKeys | None:
         """Return the keys of what the service gives; those of a password get a salt that is always the same."""
@@ -246,7 +261,7 @@ class AuthProvider:
             stored = await self._call("get_password", lambda: self._client.get_password(user, self.host, address))
             return None if stored is None else self._parse(user, stored)
 
-        credentials = await self._ask(owner, self._keys, fetch, _is_there)
+        credentials = await self._ask(owner, self._keys, fetch, _is_there, address)
         if credentials is not None:
             self._cache.put(owner, self._exists, value=True, positive=True)
         return credentials
@@ -289,9 +304,10 @@ class AuthProvider:
         question: bytes,
         fetch: Callable[[], Coroutine[Any, Any, T]],
         positive: Callable[[T], bool] = bool,
+        address: str | None = None,
     ) -> T:
         try:
-            return await self._cache.ask(owner, question, fetch, positive)
+            return await self._cache.ask(owner, question, fetch, positive, asker=address or "")
         except CacheClosed as error:
             raise AuthUnavailable(str(error)) from None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
-from monktalk.xmpp.modules.roster import BOTH, FROM, NONE, TO, Item, Roster
+from monktalk.xmpp.modules.roster import Item, Roster, value
 
 SUBSCRIBE: Final = "subscribe"
 SUBSCRIBED: Final = "subscribed"
@@ -19,15 +19,15 @@ KINDS: Final = frozenset({SUBSCRIBE, SUBSCRIBED, UNSUBSCRIBE, UNSUBSCRIBED})
 class State(Enum):
     """The nine states of a contact (A.1): subscription, pending out, pending in."""
 
-    NONE = (NONE, False, False)
-    NONE_OUT = (NONE, True, False)
-    NONE_IN = (NONE, False, True)
-    NONE_OUT_IN = (NONE, True, True)
-    TO = (TO, False, False)
-    TO_IN = (TO, False, True)
-    FROM = (FROM, False, False)
-    FROM_OUT = (FROM, True, False)
-    BOTH = (BOTH, False, False)
+    NONE = (value.NONE, False, False)
+    NONE_OUT = (value.NONE, True, False)
+    NONE_IN = (value.NONE, False, True)
+    NONE_OUT_IN = (value.NONE, True, True)
+    TO = (value.TO, False, False)
+    TO_IN = (value.TO, False, True)
+    FROM = (value.FROM, False, False)
+    FROM_OUT = (value.FROM, True, False)
+    BOTH = (value.BOTH, False, False)
 
 
 class Step(NamedTuple):

@@ -72,6 +72,10 @@ class RosterModule(Module):
         """Whether the user has ever had a contact. Raises :class:`StorageUnavailable`."""
         return (await self._store.get(user)).version > 0
 
+    async def users(self) -> list[str]:
+        """Everybody who has ever had a contact. Raises :class:`StorageUnavailable`."""
+        return await self._store.users()
+
     async def shows_presence_to(self, user: str, jid: str) -> bool:
         """Whether the entity with that bare JID may see the user's presence; he himself may.
 

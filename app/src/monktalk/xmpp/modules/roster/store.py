@@ -56,6 +56,10 @@ class RosterStore:
         """The roster. Raises :class:`StorageUnavailable`."""
         return await self._values.get(self._host, user, _KEY) or _ABSENT
 
+    async def users(self) -> list[str]:
+        """Everybody who has a stored roster. Raises :class:`StorageUnavailable`."""
+        return await self._values.owners(self._host)
+
     async def change(self, user: str, edit: Edit) -> Change:
         """Store what ``edit`` makes of the roster; the change is durable when this returns.
 

@@ -83,6 +83,22 @@ async def test_questions_at_the_same_time_share_one_fetch(cache):
     assert source.calls == 1
 
 
+async def test_askers_that_may_be_told_something_else_have_a_fetch_each(cache):
+    refused, answered = Source(PermissionError("not you")), Source(True)
+    for source in (refused, answered):
+        source.gate.clear()
+    stranger = asyncio.create_task(cache.ask(b"alice", b"keys", refused, asker="192.0.2.1"))
+    owner = asyncio.create_task(cache.ask(b"alice", b"keys", answered, asker="192.0.2.2"))
+    await refused.asked.wait()
+    await answered.asked.wait()
+    for source in (refused, answered):
+        source.gate.set()
+    assert await owner is True
+    with pytest.raises(PermissionError):
+        await stranger
+    assert await cache.ask(b"alice", b"keys", refused, asker="192.0.2.1") is True, "what is known is known"
+
+
 async def test_an_error_reaches_all_who_wait_and_is_not_remembered(cache):
     source = Source(OSError("down"), True)
     source.gate.clear()

@@ -126,12 +126,20 @@ async def test_without_credentials_there_is_no_authorization(service):
         (reply(200, "<html>true</html>"), False),
         (reply(201, "true"), False),
         (b"HTTP/1.1 204 No Content\r\n\r\n", False),
-        *((reply(status, "true"), False) for status in (400, 401, 403, 404, 409)),
+        *((reply(status, "true"), False) for status in (400, 404, 409)),
     ],
 )
 async def test_what_a_verdict_is(service, client, call, answer, verdict):
     service.answers[call] = answer
     assert await CALLS[call](client) is verdict
+
+
+@pytest.mark.parametrize("call", ["user_exists", "check_password", "get_password"])
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_question_that_the_service_refuses_is_no_no(service, client, call, status):
+    service.answers[call] = reply(status, "true")
+    with pytest.raises(NotAllowed):
+        await CALLS[call](client)
 
 
 @pytest.mark.parametrize("name", ["true", "false"])
@@ -146,7 +154,7 @@ async def test_stored_credentials(service, client):
     assert await client.get_password("alice", HOST) == "==SCRAM==,a,b,c,4096"
     service.answers["get_password"] = reply(200, "pässword")
     assert await client.get_password("alice", HOST) == "pässword"
-    for refusal in (reply(404), reply(403), reply(200, ""), reply(200, b"\xff\xfe")):
+    for refusal in (reply(404), reply(400), reply(200, ""), reply(200, b"\xff\xfe")):
         service.answers["get_password"] = refusal
         assert await client.get_password("alice", HOST) is None
 
@@ -222,6 +230,17 @@ async def test_a_connection_that_ends_before_the_answer_does(service, client, ca
 
     service.responder = cut
     with pytest.raises(AuthUnavailable):
+        await CALLS[call](client)
+
+
+@pytest.mark.parametrize("call", ["user_exists", "check_password", "get_password"])
+async def test_a_body_that_ends_with_the_connection_may_be_cut_off(service, client, call):
+    async def close_delimited(_, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ntrue")
+        writer.close()
+
+    service.responder = close_delimited
+    with pytest.raises(AuthUnavailable, match="without Content-Length"):
         await CALLS[call](client)
 
 
@@ -329,13 +348,14 @@ async def test_the_servers_own_credentials_being_refused_is_logged_once(service,
     service.answers["check_password"] = reply(401)
     with captured_log() as log:
         for _ in range(3):
-            assert await client.check_password("alice", HOST, PASSWORD) is False
+            with pytest.raises(NotAllowed):
+                await client.check_password("alice", HOST, PASSWORD)
     assert log.getvalue().count("service_refuses_server") == 1
     assert "hunter2" not in log.getvalue()
     service.answers["check_password"] = reply(200, "false")
     await client.check_password("alice", HOST, PASSWORD)
     service.answers["check_password"] = reply(401)
-    with captured_log() as log:
+    with captured_log() as log, pytest.raises(NotAllowed):
         await client.check_password("alice", HOST, PASSWORD)
     assert "service_refuses_server" in log.getvalue()
 

@@ -158,7 +158,26 @@ async def test_without_cache_time_nothing_is_remembered(make, accounts, service)
     assert len(service.requests) == 6
 
 
-async def test_a_password_changed_elsewhere_works_at_once(provider, accounts, clock):
+@pytest.mark.parametrize("seconds", [2, 20])
+async def test_a_password_changed_elsewhere_works_at_once(provider, accounts, clock, seconds):
+    assert await provider.check_password("alice", "secret")
+    accounts.set("alice", "new secret")
+    clock.advance(seconds)
+    assert await provider.check_password("alice", "new secret")
+
+
+async def test_with_new_keys_the_old_password_is_refused_also_where_it_was_remembered(make, service, clock):
+    accounts = Accounts(service, "scram")
+    accounts.set("alice", "secret")
+    provider = make()
+    assert await provider.check_password("alice", "secret")
+    accounts.set("alice", "new secret")
+    clock.advance(20)
+    assert await provider.check_password("alice", "new secret")
+    assert not await provider.check_password("alice", "secret")
+
+
+async def test_a_password_changed_after_a_failure_works_at_once(provider, accounts, clock):
     assert await provider.check_password("alice", "secret")
     assert not await provider.check_password("alice", "new secret")
     accounts.set("alice", "new secret")
@@ -421,6 +440,37 @@ async def test_what_another_process_has_changed_is_forgotten(provider, accounts)
     assert not await provider.check_password("alice", "secret")
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_what_the_service_refuses_to_a_stranger_does_not_keep_the_owner_out(provider, service, accounts, status):
+    async def refusing_one(request, writer):
+        if request.headers.get("x-client-address") == "192.0.2.66":
+            writer.write(reply(status, "true"))
+        else:
+            await accounts.respond(request, writer)
+
+    service.responder = refusing_one
+
+    async def stranger():
+        return await provider.check_password("alice", "secret", "192.0.2.66")
+
+    async def owner():
+        return await provider.check_password("alice", "secret", "192.0.2.1")
+
+    assert await stranger() is False
+    assert await provider.scram_keys("alice", "sha256", "192.0.2.66") is None
+    at_once = await asyncio.gather(stranger(), owner(), stranger(), owner())
+    assert list(at_once) == [False, True, False, True]
+    assert await provider.scram_keys("alice", "sha256", "192.0.2.1") is not None
+    assert provider.available
+
+
+async def test_an_existence_that_the_service_refuses_to_tell_is_asked_for_again(provider, service):
+    service.answers["user_exists"] = reply(403)
+    assert await provider.exists("alice") is False
+    del service.answers["user_exists"]
+    assert await provider.exists("alice") is True
+
+
 async def test_the_address_of_the_client_is_passed_on(provider, service):
     await provider.check_password("alice", "secret", "192.0.2.1")
     await provider.scram_keys("bob", "sha1", "192.0.2.2")
@@ -486,6 +536,15 @@ async def test_what_is_remembered_serves_while_the_service_is_away(provider, ser
     assert await provider.check_password("alice", "secret")
     with pytest.raises(AuthUnavailable):
         await provider.check_password("bob", "secret")
+
+
+async def test_a_closed_provider_asks_nobody_while_another_host_goes_on(make, service):
+    Accounts(service, "scram").set("alice", "secret")
+    one, other = make("one.example"), make("other.example")
+    await one.close()
+    with pytest.raises(AuthUnavailable):
+        await one.check_password("alice", "secret")
+    assert await other.check_password("alice", "secret")
 
 
 async def test_one_host_that_fails_does_not_keep_others_out(make, service):

@@ -1,0 +1,122 @@
+"""SIGHUP: authenticators and configuration are read anew, and nobody who calls meanwhile notices."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import threading
+from contextlib import closing
+
+import pytest
+
+from tests.integration.auth.conftest import WEB_USERS
+from tests.support.program import wait_until
+
+
+@pytest.fixture
+def service(own_service):
+    own_service.insert("alice", "secret")
+    own_service.insert("alice", "secret", "new.example")
+    own_service.start()
+    return own_service
+
+
+def test_a_new_domain_is_served_and_a_removed_one_is_not(service):
+    assert service.call("check_password", "alice", "secret", "new.example") == (200, "false")
+    service.domain("new.example")
+    service.reload()
+    assert service.call("check_password", "alice", "secret", "new.example") == (200, "alice")
+    (service.authenticators / "new.example.py").unlink()
+    service.reload()
+    assert service.call("check_password", "alice", "secret", "new.example") == (200, "false")
+    assert service.call("check_password", "alice", "secret") == (200, "alice")
+
+
+def test_a_changed_file_is_run_as_it_is_now(service):
+    service.domain("example.org", WEB_USERS.replace("WebUsers()", 'WebUsers(answer="true")'))
+    assert service.call("check_password", "alice", "secret") == (200, "alice")
+    service.reload()
+    assert service.call("check_password", "alice", "secret") == (200, "true")
+
+
+def test_a_file_that_is_broken_now_disables_its_domain_only_until_it_is_mended(service):
+    service.domain("new.example", "authenticator = WebUsers(\n")
+    service.reload()
+    assert service.call("check_password", "alice", "secret", "new.example").status == 503
+    assert service.call("check_password", "alice", "secret") == (200, "alice")
+    assert "authenticator_broken domain=new.example" in service.log
+    assert "new.example.py line=1" in service.log
+    service.domain("new.example")
+    service.reload()
+    assert service.call("check_password", "alice", "secret", "new.example") == (200, "alice")
+
+
+def test_a_changed_configuration_is_taken(service):
+    service.configure({"authenticators": {"answer": "true"}})
+    service.reload()
+    assert service.call("check_password", "alice", "secret") == (200, "true")
+
+
+def test_a_bad_configuration_is_named_with_its_line_and_the_former_one_stays(service):
+    good = service.config.read_text()
+    for bad in (good + "[authenticators\n", good.replace('"postgres', '"mysql').replace('"sqlite', '"mysql')):
+        service.config.write_text(bad)
+        before = service.program.log_size()
+        service.reload()
+        assert "reload_refused" in service.program.log_text(before)
+        assert f"invalid_configuration file={service.config} line=" in service.program.log_text(before)
+        assert service.call("check_password", "alice", "secret") == (200, "alice")
+        assert service.password not in service.program.log_text(before)
+    service.config.unlink()
+    service.reload()
+    assert service.call("check_password", "alice", "secret") == (200, "alice")
+
+
+def test_calls_during_reloads_are_all_answered(service):
+    stop = threading.Event()
+    failures = []
+    count = 0
+
+    def call_all_the_time():
+        nonlocal count
+        while not stop.is_set():
+            # A connection for each call, as after a reload: kept ones are closed by the worker that ends.
+            try:
+                answer = service.call("user_exists", "alice")
+            except (OSError, http.client.HTTPException) as error:
+                failures.append(repr(error))
+            else:
+                count += 1
+                if answer != (200, "alice"):
+                    failures.append(answer)
+
+    caller = threading.Thread(target=call_all_the_time)
+    caller.start()
+    for _ in range(3):
+        service.reload()
+    stop.set()
+    caller.join()
+    assert failures == []
+    assert count > 20
+
+
+def test_a_kept_connection_is_answered_or_closed_in_good_order(service):
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)) as connection:
+        assert service.call_on(connection, "user_exists", "alice") == (200, "alice")
+        service.reload()
+        try:
+            answer = service.call_on(connection, "user_exists", "alice")
+        except (ConnectionError, http.client.RemoteDisconnected):
+            connection.close()
+            answer = service.call_on(connection, "user_exists", "alice")
+        assert answer == (200, "alice")
+
+
+def test_a_worker_that_dies_is_replaced(service):
+    before = service.program.log_size()
+    pid = int(service.log.split("Booting worker with pid: ")[1].split('"')[0])
+    import os
+
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: "auth.app ready" in service.program.log_text(before), "a new worker is ready")
+    assert service.call("check_password", "alice", "secret") == (200, "alice")
