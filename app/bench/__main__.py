@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shutil
 import signal
@@ -86,31 +87,23 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("warm_up", "duration", "logins", "sessions"):
         if getattr(options, name) is None:
             setattr(options, name, getattr(defaults, name))
-    if options.logins > options.accounts:
-        parser.error(f"--logins {options.logins}: there are only {options.accounts} accounts (--accounts)")
     if options.repetitions is None:
         options.repetitions = 1 if options.quick else 3
+    try:
+        options.load = Load(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Load)})
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 
 def _plan(options: argparse.Namespace, servers: Sequence[str]) -> Plan:
-    load = Load(
-        pairs=options.pairs,
-        windows=options.windows,
-        warm_up=options.warm_up,
-        duration=options.duration,
-        logins=options.logins,
-        sessions=options.sessions,
-        accounts=options.accounts,
-        mechanism=options.mechanism,
-    )
     return Plan(
         servers=servers,
         workloads=[workload for workload in WORKLOADS if workload in options.workloads],
         tls=_BOTH[options.tls],
         managements=_BOTH[options.sm],
         repetitions=options.repetitions,
-        load=load,
+        load=options.load,
         cores={options.core},
     )
 

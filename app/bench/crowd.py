@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from bench.session import Account, Endpoint, Session, SessionError
+from bench.transport import LoadTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -39,10 +39,14 @@ class Load:
     windows: Sequence[int] = (1, 10)
     warm_up: float = 1.0
     duration: float = 3.0
-    logins: int = 1000
+    logins: int = 600
     sessions: int = 5000
-    accounts: int = 1400
+    accounts: int = 1000
     mechanism: str = sasl.SCRAM
+
+    def __post_init__(self) -> None:
+        if self.logins >= self.accounts:
+            raise ValueError(f"{self.logins} logins need more than {self.accounts} accounts: others log in before")
 
 
 def chat(server: Server, load: Load, *, tls: bool, sm: bool) -> dict[Cell, Sample]:
@@ -135,8 +139,8 @@ def _logins(server: Server, accounts: Sequence[Account], load: Load, *, tls: boo
 
 def _warm_up(server: Server, load: Load, *, tls: bool) -> None:
     """Have the server load code by some logins, of accounts that the login workload does not use."""
-    others = max(1, load.accounts - load.logins)
-    accounts = [account(number % others, load.accounts) for number in range(_WARM_UP_LOGINS)]
+    others = min(_WARM_UP_LOGINS, load.accounts - load.logins)
+    accounts = [account(number, load.accounts) for number in range(others)]
     _logins(server, accounts, load, tls=tls)
 
 

@@ -34,6 +34,7 @@ def test_quick_measurement_gives_way_to_what_is_asked_for():
         (["--servers", "openfire"], "unknown: 'openfire'"),
         (["--workloads", ","], "name at least one of chat, login, idle"),
         (["--windows", "0"], "at least 1"),
+        (["--accounts", "6", "--logins", "6"], "6 logins need more than 6 accounts"),
     ],
 )
 def test_wrong_usage_is_explained(arguments, complaint, capsys):
@@ -49,7 +50,7 @@ def test_peer_that_is_not_installed_is_named_and_left_out(monkeypatch, capsys):
     assert "ejabberd is not installed (Debian package ejabberd). It is left out." in capsys.readouterr().err
 
 
-SMALL = ["--quick", "--pairs", "3", "--accounts", "6", "--logins", "6", "--sessions", "12", "--tls", "on"]
+SMALL = ["--quick", "--pairs", "3", "--accounts", "12", "--logins", "6", "--sessions", "12", "--tls", "on"]
 TIMES = ["--warm-up", "0.1", "--duration", "0.3"]
 
 
@@ -114,7 +115,7 @@ def test_measures_a_real_server_and_leaves_nothing_behind(bench, folder):
 
 @pytest.mark.integration
 def test_interrupt_stops_the_server_and_writes_nothing(bench, folder):
-    process = bench("--pairs", "3", "--accounts", "6", "--workloads", "chat")
+    process = bench("--pairs", "3", "--workloads", "chat")
     deadline = time.monotonic() + 30
     while not processes_below(folder) and time.monotonic() < deadline:
         time.sleep(0.05)

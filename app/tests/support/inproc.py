@@ -121,6 +121,10 @@ class ScriptedLink:
         self.written: list[bytes] = []
         self.paused = False
         self.closed = False
+        self.idle = 0.0
+        self.reading = asyncio.Event()
+        """Cleared by a test: the client does not read what it is sent."""
+        self.reading.set()
 
     def write(self, data: bytes) -> None:
         """Keep the output."""
@@ -152,6 +156,10 @@ class ScriptedLink:
     def resume(self) -> None:
         """Read again."""
         self.paused = False
+
+    async def drained(self) -> None:
+        """Wait until the client reads."""
+        await self.reading.wait()
 
 
 class InprocClient:

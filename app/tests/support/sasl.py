@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+import unicodedata
 from dataclasses import dataclass, field
 
 
@@ -17,6 +18,12 @@ def b64(data: bytes) -> str:
 def plain(authcid: str, password: str, authzid: str = "") -> bytes:
     """The message of PLAIN (RFC 4616)."""
     return f"{authzid}\0{authcid}\0{password}".encode()
+
+
+def prepared(password: str) -> str:
+    """The password as both sides hash it (RFC 8265, 4.2.2): spaces of all kinds are one, the form is NFC."""
+    spaces = "".join(" " if unicodedata.category(char) == "Zs" else char for char in password)
+    return unicodedata.normalize("NFC", spaces)
 
 
 def _escape(name: str) -> str:
@@ -62,7 +69,7 @@ class Scram:
         iterations = int(fields["i"])
         assert iterations >= 4096, "RFC 7677 wants 4096 iterations at least"
         self._salted = hashlib.pbkdf2_hmac(
-            self.hash_name, self.password.encode(), base64.b64decode(fields["s"]), iterations
+            self.hash_name, prepared(self.password).encode(), base64.b64decode(fields["s"]), iterations
         )
         bound = self._gs2_header.encode() + (self.binding[1] if self.binding else b"")
         without_proof = f"c={b64(bound)},r={fields['r']}"

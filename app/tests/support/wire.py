@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
@@ -12,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 from tests.support.matching import STREAM, show
 
-PATIENCE = 10.0
+PATIENCE = float(os.environ.get("MONKTALK_TEST_PATIENCE", "10"))
 """Seconds to wait for anything before a test fails. Only failing tests wait so long."""
 
 

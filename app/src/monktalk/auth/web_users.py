@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from monktalk.auth.errors import AccountExists, Unavailable
+from monktalk.auth.watchdog import Watchdog
+from monktalk.common.clock import SystemClock
 from monktalk.common.logging import get_logger
 from monktalk.db.engine import create_engine, write_transaction
 from monktalk.db.schema import web_users
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection
     from sqlalchemy.sql.dml import UpdateBase
@@ -22,6 +26,9 @@ T = TypeVar("T")
 
 STATEMENT_TIMEOUT: Final = 4.0
 """Seconds for a statement: less than the XMPP server waits for an answer."""
+
+STALE_TIME: Final = 1.0
+"""A connection that the database has closed meanwhile shows within this time."""
 
 _WRITERS: Final = 2
 
@@ -48,9 +55,12 @@ class WebUsersTable:
         # Nearly all calls are one SELECT: it is sent without a ping before it and a transaction around it, and
         # repeated when the connection turns out to be stale. Writers are few, and ping.
         self._readers = create_engine(url, pool_size=connections, pre_ping=False, statement_timeout=STATEMENT_TIMEOUT)
-        if self._readers.dialect.name == "postgresql":
+        self._is_remote = self._readers.dialect.name == "postgresql"
+        if self._is_remote:
             self._readers = self._readers.execution_options(isolation_level="AUTOCOMMIT")
         self._writers = create_engine(url, pool_size=_WRITERS, statement_timeout=STATEMENT_TIMEOUT)
+        self._clock = SystemClock()
+        self._watchdog = Watchdog(STATEMENT_TIMEOUT, self._clock)
 
     def token(self, domain: str, node: str) -> str | None:
         """Return what is stored for an account: a password or SCRAM keys; None when there is no account."""
@@ -106,17 +116,24 @@ class WebUsersTable:
             raise _unavailable(error) from None
 
     def _read(self, work: Callable[[Connection], T]) -> T:
+        began = self._clock.monotonic()
         try:
             try:
-                with self._readers.connect() as connection:
-                    return work(connection)
+                return self._read_once(work)
             except DBAPIError as error:
-                if not error.connection_invalidated:
+                if not error.connection_invalidated or self._clock.monotonic() - began > STALE_TIME:
                     raise
-                with self._readers.connect() as connection:
-                    return work(connection)
+                return self._read_once(work)
         except SQLAlchemyError as error:
             raise _unavailable(error) from None
+
+    def _read_once(self, work: Callable[[Connection], T]) -> T:
+        with self._readers.connect() as connection, self._watch(connection):
+            return work(connection)
+
+    def _watch(self, connection: Connection) -> AbstractContextManager[None]:
+        driver = connection.connection.driver_connection
+        return self._watchdog.watch(driver.fileno()) if self._is_remote and driver is not None else nullcontext()
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction.
@@ -126,7 +143,7 @@ class WebUsersTable:
             Unavailable: the database does not answer or refuses.
         """
         try:
-            with write_transaction(self._writers) as connection:
+            with write_transaction(self._writers) as connection, self._watch(connection):
                 return work(connection)
         except IntegrityError:
             raise

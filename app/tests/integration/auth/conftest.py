@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import os
 import secrets
 import signal
 import socket
@@ -64,12 +65,14 @@ class Service:
         (self.authenticators / f"{name}.py").write_text(source)
 
     def start(self) -> None:
-        self.program.start(lambda: answers(self.port))
+        """Start it and wait until it answers: the port is open before the authenticators are loaded."""
+        before = self.program.log_size()
+        self.program.start(lambda: answers(self.port) and "auth.app ready" in self.program.log_text(before))
 
     def reload(self) -> None:
         """Send SIGHUP and wait until the new worker serves and the old one is gone."""
         before = self.program.log_size()
-        self.program.signal(signal.SIGHUP)
+        os.kill(self.program.pid, signal.SIGHUP)
         wait_until(lambda: "auth.app ready" in self.program.log_text(before), "the new worker is ready")
         wait_until(lambda: "worker_ended" in self.program.log_text(before), "the old worker has ended")
 
@@ -85,12 +88,13 @@ class Service:
             token: str | None = connection.execute(text(statement), {"node": node, "domain": domain}).scalar()
             return token
 
-    def call(
-        self, name: str, user: str, password: str = "", server: str = DOMAIN, address: str | None = None
-    ) -> Answer:
+    def call(self, name: str, user: str, password: str = "", **options: str) -> Answer:
         """Make a call on a connection of its own."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
-            return self.call_on(connection, name, user, password, server, address)
+        with closing(self.connect()) as connection:
+            return self.call_on(connection, name, user, password, **options)
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
 
     def call_on(
         self,
@@ -98,12 +102,13 @@ class Service:
         name: str,
         user: str,
         password: str = "",
+        *,
         server: str = DOMAIN,
-        address: str | None = None,
+        address: str = "",
     ) -> Answer:
         form = f"user={quote(user, '')}&server={quote(server, '')}&pass={quote(password, '')}"
         headers = {"Authorization": self.authorization}
-        if address is not None:
+        if address:
             headers["X-Client-Address"] = address
         if name in POSTED:
             connection.request("POST", f"/authorize/{name}", form.encode(), headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -104,7 +103,7 @@ def test_bytes_that_are_no_utf_8_are_a_refusal(service):
 
 def test_connections_are_kept(service):
     user = fresh_name()
-    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)) as connection:
+    with closing(service.connect()) as connection:
         service.call_on(connection, "register", user, "secret")
         first = connection.sock
         for _ in range(5):
@@ -114,7 +113,7 @@ def test_connections_are_kept(service):
 
 
 def test_without_credentials_there_is_nothing(service):
-    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)) as connection:
+    with closing(service.connect()) as connection:
         connection.request("GET", "/authorize/user_exists?user=alice&server=example.org&pass=")
         response = connection.getresponse()
         assert (response.status, response.headers["Content-Length"]) == (401, "45")
@@ -140,7 +139,13 @@ def test_the_longest_names_and_passwords_fit_whatever_script_they_are_in(service
 
 @pytest.mark.parametrize(
     "request_line",
-    [b"GET", b"GET /authorize/check_password?pass=s3cret", b"\x16\x03\x01s3cret", b"GET /?pass=s3cret HTTP/9.9", b"GET / pass=s3cret x HTTP/1.1"],
+    [
+        b"GET",
+        b"GET /authorize/check_password?pass=s3cret",
+        b"\x16\x03\x01s3cret",
+        b"GET /?pass=s3cret HTTP/9.9",
+        b"GET / pass=s3cret x HTTP/1.1",
+    ],
 )
 def test_what_is_no_http_is_refused_without_being_repeated(service, request_line):
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:

@@ -32,14 +32,16 @@ def send(service, data: bytes) -> None:
 def test_no_password_is_logged(own_service):
     service = own_service
     service.domain("mine.example", MINE)
-    service.domain("back.example", "from monktalk.auth.authenticators import *\nauthenticator = HttpBackend('http://127.0.0.1:1/')")
+    service.domain(
+        "back.example", "from monktalk.auth.authenticators import *\nauthenticator = HttpBackend('http://127.0.0.1:1/')"
+    )
     service.configure({"log": {"level": "debug"}})
     service.insert("alice", PASSWORD)
     service.start()
     for server in ("example.org", "mine.example", "back.example", "unknown.example"):
         for user in ("alice", "nobody", "a b", "x" * 2000):
             for call in ("check_password", "get_password", "register", "set_password", "remove_user_validate"):
-                service.call(call, user, PASSWORD, server, "192.0.2.1")
+                service.call(call, user, PASSWORD, server=server, address="192.0.2.1")
     for _ in range(10):
         service.call("check_password", "alice", f"{PASSWORD} wrong", address="192.0.2.7")
     encoded = quote(PASSWORD).encode()
@@ -58,7 +60,7 @@ def test_no_password_is_logged(own_service):
         target + b"\r\n\r\n",
     ):
         send(service, request)
-    assert service.call("check_password", "alice", "x", "mine.example").status == 503
+    assert service.call("check_password", "alice", "x", server="mine.example").status == 503
     service.program.stop()
     log = service.log
     assert "authenticator_failed" in log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import threading
 from contextlib import closing
@@ -22,13 +23,13 @@ def service(own_service):
 
 
 def test_a_new_domain_is_served_and_a_removed_one_is_not(service):
-    assert service.call("check_password", "alice", "secret", "new.example") == (200, "false")
+    assert service.call("check_password", "alice", "secret", server="new.example") == (200, "false")
     service.domain("new.example")
     service.reload()
-    assert service.call("check_password", "alice", "secret", "new.example") == (200, "alice")
+    assert service.call("check_password", "alice", "secret", server="new.example") == (200, "alice")
     (service.authenticators / "new.example.py").unlink()
     service.reload()
-    assert service.call("check_password", "alice", "secret", "new.example") == (200, "false")
+    assert service.call("check_password", "alice", "secret", server="new.example") == (200, "false")
     assert service.call("check_password", "alice", "secret") == (200, "alice")
 
 
@@ -42,13 +43,13 @@ def test_a_changed_file_is_run_as_it_is_now(service):
 def test_a_file_that_is_broken_now_disables_its_domain_only_until_it_is_mended(service):
     service.domain("new.example", "authenticator = WebUsers(\n")
     service.reload()
-    assert service.call("check_password", "alice", "secret", "new.example").status == 503
+    assert service.call("check_password", "alice", "secret", server="new.example").status == 503
     assert service.call("check_password", "alice", "secret") == (200, "alice")
     assert "authenticator_broken domain=new.example" in service.log
     assert "new.example.py line=1" in service.log
     service.domain("new.example")
     service.reload()
-    assert service.call("check_password", "alice", "secret", "new.example") == (200, "alice")
+    assert service.call("check_password", "alice", "secret", server="new.example") == (200, "alice")
 
 
 def test_a_changed_configuration_is_taken(service):
@@ -101,7 +102,7 @@ def test_calls_during_reloads_are_all_answered(service):
 
 
 def test_a_kept_connection_is_answered_or_closed_in_good_order(service):
-    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)) as connection:
+    with closing(service.connect()) as connection:
         assert service.call_on(connection, "user_exists", "alice") == (200, "alice")
         service.reload()
         try:
@@ -115,8 +116,6 @@ def test_a_kept_connection_is_answered_or_closed_in_good_order(service):
 def test_a_worker_that_dies_is_replaced(service):
     before = service.program.log_size()
     pid = int(service.log.split("Booting worker with pid: ")[1].split('"')[0])
-    import os
-
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: "auth.app ready" in service.program.log_text(before), "a new worker is ready")
     assert service.call("check_password", "alice", "secret") == (200, "alice")

@@ -14,15 +14,26 @@ from tests.support.program import wait_until
 from tests.support.stack import answers
 
 COMMAND = [sys.executable, "-m", "gunicorn", "-c", "python:monktalk.auth.gunicorn_conf"]
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - to be refused
+
+PASS_SOCKET = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""What a service manager does: sockets from file descriptor 3 on, for the process that is named."""
 
 
 def run(service, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Start the service and return what it says; it must end by itself."""
     environment = {**os.environ, "MONKTALK_AUTH_CONFIG": str(service.config)}
-    return subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1"])
+@pytest.mark.parametrize("address", [EVERYWHERE, "::", "192.0.2.1"])
 def test_an_address_that_others_can_reach_is_refused_with_its_line(own_service, address):
     own_service.configure({"service": {"address": address}})
     ended = run(own_service)
@@ -33,7 +44,7 @@ def test_an_address_that_others_can_reach_is_refused_with_its_line(own_service, 
 
 
 def test_it_is_refused_on_the_command_line_and_in_the_environment_too(own_service, monkeypatch):
-    bind = f"0.0.0.0:{own_service.port}"
+    bind = f"{EVERYWHERE}:{own_service.port}"
     ended = run(own_service, "--bind", bind)
     assert ended.returncode != 0
     assert "does not listen on 0.0.0.0" in ended.stderr
@@ -44,11 +55,9 @@ def test_it_is_refused_on_the_command_line_and_in_the_environment_too(own_servic
 
 
 def test_a_socket_of_the_service_manager_is_refused_too(own_service):
-    with socket.create_server(("0.0.0.0", own_service.port)) as listener:
-        # The service manager passes sockets from file descriptor 3 on, and tells the process its own id.
-        script = 'exec 3<&"$0"; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"'
+    with socket.create_server((EVERYWHERE, own_service.port)) as listener:
         ended = subprocess.run(
-            ["/bin/sh", "-c", script, str(listener.fileno()), *COMMAND],
+            [sys.executable, "-c", PASS_SOCKET, str(listener.fileno()), *COMMAND],
             env={**os.environ, "MONKTALK_AUTH_CONFIG": str(own_service.config)},
             pass_fds=(listener.fileno(),),
             capture_output=True,
@@ -101,6 +110,6 @@ def test_it_starts_without_a_database_and_without_domains(own_service):
 
 def test_it_stops_in_good_order_on_sigterm(own_service):
     own_service.start()
-    own_service.program.signal(signal.SIGTERM)
+    os.kill(own_service.program.pid, signal.SIGTERM)
     assert own_service.program.stop() == 0
     assert not answers(own_service.port)

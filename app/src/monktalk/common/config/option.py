@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ class Kind(Enum):
     JID = "XMPP address"
     JIDS = "list of XMPP addresses"
     DOMAINS = "list of domains"
+    NETWORKS = "list of networks"
     CHOICE = "one of"
 
 
@@ -137,6 +139,7 @@ _UNITS: Final = {
     Kind.STRINGS: "items",
     Kind.JIDS: "items",
     Kind.DOMAINS: "items",
+    Kind.NETWORKS: "items",
     Kind.SIZE: "bytes",
     Kind.DURATION: "s",
 }
@@ -265,6 +268,16 @@ def _domains(raw: object) -> tuple[str, ...]:
     return tuple(domains)
 
 
+def _networks(raw: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    networks: list[IPv4Network | IPv6Network] = []
+    for item in _strings(raw):
+        try:
+            networks.append(ip_network(item))
+        except ValueError as error:
+            raise ValueError(f'must be a list of networks like "192.0.2.0/24" or "2001:db8::/32": {error}') from None
+    return tuple(networks)
+
+
 _CONVERT: Final[dict[Kind, Callable[[object], Any]]] = {
     Kind.STRING: _string,
     Kind.INTEGER: _integer,
@@ -278,5 +291,6 @@ _CONVERT: Final[dict[Kind, Callable[[object], Any]]] = {
     Kind.JID: _jid,
     Kind.JIDS: _jids,
     Kind.DOMAINS: _domains,
+    Kind.NETWORKS: _networks,
     Kind.CHOICE: _string,
 }

@@ -11,7 +11,7 @@ raising :class:`CommandError`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -23,8 +23,8 @@ ERROR: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 
-Handler = Callable[..., Awaitable[Any]]
-"""``handler(context, *arguments)``."""
+Handler = Callable[..., Any]
+"""``handler(context, *arguments)``, a coroutine function in the server."""
 
 H = TypeVar("H", bound=Handler)
 

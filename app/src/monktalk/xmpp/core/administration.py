@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from monktalk.common.jid import JID
@@ -23,28 +23,29 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
-async def create_account(host: VirtualHost, user: str, password: str) -> None:
-    """Make an account. ``user`` is a prepared localpart.
+async def create_account(host: VirtualHost, user: str, password: str, address: str | None = None) -> None:
+    """Make an account. ``user`` is a prepared localpart, ``address`` that of whoever asks for it.
 
     Raises what :meth:`AuthProvider.register` raises: AccountExists, NotAllowed, AuthUnavailable.
     """
-    await host.auth.register(user, password)
+    await host.auth.register(user, password, address)
     await host.server.storage.accounts.add(host.domain, user, host.server.clock.now())
     await host.hooks.account_created(user)
     log.info("account_created", host=host.domain, user=user)
 
 
-async def remove_account(host: VirtualHost, user: str) -> None:
+async def remove_account(host: VirtualHost, user: str, goodbye: Callable[[], None] = lambda: None) -> None:
     """Remove an account with everything that belongs to it, and end its sessions.
 
-    An account that only this server remembers, since an earlier removal was cut short, is removed here. Raises
-    AccountMissing, AuthUnavailable, NotAllowed.
+    An account that only this server remembers, since an earlier removal was cut short, is removed here. ``goodbye`` is
+    called when nobody can log in any more and before the sessions end. Raises AccountMissing, AuthUnavailable, NotAllowed.
     """
     try:
         await host.auth.remove_user(user)
     except AccountMissing:
         if await host.server.storage.accounts.find(host.domain, user) is None:
             raise
+    goodbye()
     # XEP-0077 section 3.2 has this condition for streams of an account that is gone.
     end_sessions(host, user, "the account was removed", condition="not-authorized")
     await host.hooks.account_removed(user)

@@ -163,6 +163,6 @@ def _resume(stream: ClientStream, element: Stanza) -> None:
     stream.server.awake(session)
     stream.session = session
     stream.link.write(f"<resumed xmlns='{ns.STREAM_MANAGEMENT}' previd='{sm.token}' h='{sm.h}'/>".encode())
-    log.info("session_resumed", jid=session.jid.full, ip=stream.link.peer, again=len(sm.queue), stream=stream.id)
+    log.info("session_resumed", jid=session.jid.full, ip=stream.peer, again=len(sm.queue), stream=stream.id)
     session.attach(stream)
     host.hooks.session_resumed(session)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core import binding
+from monktalk.xmpp.core.link import CLOSED, Link
 from monktalk.xmpp.core.login import Login
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StreamError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
     from monktalk.xmpp.core.host import VirtualHost
-    from monktalk.xmpp.core.link import Link
     from monktalk.xmpp.core.server import Server
     from monktalk.xmpp.core.session import Session
 
@@ -58,6 +58,7 @@ class ClientStream:
         "id",
         "lang",
         "link",
+        "peer",
         "server",
         "session",
         "tls_required",
@@ -66,7 +67,8 @@ class ClientStream:
 
     def __init__(self, server: Server, link: Link, *, tls_required: bool) -> None:
         self.server = server
-        self.link = link
+        self.link: Link = link
+        self.peer = link.peer
         self.tls_required = tls_required
         self.id = ""
         self.host: VirtualHost | None = None
@@ -103,7 +105,7 @@ class ClientStream:
         except StreamError as error:
             self.fail(error)
         except Exception:
-            log.exception("stream_failed", stream=self.id, ip=self.link.peer)
+            log.exception("stream_failed", stream=self.id, ip=self.peer)
             self.fail(StreamError("internal-server-error"))
 
     def _defer(self, event: Event) -> None:
@@ -160,7 +162,7 @@ class ClientStream:
         except StreamError as error:
             self.fail(error)
         except Exception:
-            log.exception("stream_failed", stream=self.id, ip=self.link.peer)
+            log.exception("stream_failed", stream=self.id, ip=self.peer)
             self.fail(StreamError("internal-server-error"))
         finally:
             self._task = None
@@ -266,7 +268,7 @@ class ClientStream:
             domain = self.host.domain if self.host is not None else self.server.default_domain
             self.link.write(stream_header(secrets.token_hex(16), domain, None, self.server.language))
         self.link.write(error.to_bytes())
-        log.info("stream_error", stream=self.id, ip=self.link.peer, condition=error.condition, reason=error.text)
+        log.info("stream_error", stream=self.id, ip=self.peer, condition=error.condition, reason=error.text)
         self.close(f"stream error: {error.condition}", resumable=resumable)
 
     def close(self, reason: str, *, resumable: bool = False) -> None:
@@ -282,11 +284,14 @@ class ClientStream:
         """The connection is gone."""
         self._closed = True
         self._release("connection lost", resumable=True)
+        # Link and stream know each other: parted here, they don't have to wait for the garbage collector.
+        self.link = CLOSED
 
     def _release(self, reason: str, *, resumable: bool) -> None:
         session, self.session = self.session, None
         if self._login is not None:
             self._login.close()
+            self._login = None
         if session is None or session.stream is not self:
             return
         if resumable and session.sm is not None and session.sm.token is not None:

@@ -51,3 +51,44 @@ class Link(Protocol):
 
     async def drained(self) -> None:
         """Wait until the client has taken most of what it was sent, or the connection has ended."""
+
+
+class ClosedLink:
+    """What a stream has in the place of a link that is gone: everything sent there is dropped."""
+
+    secure = False
+    peer = ""
+    port = 0
+    kind = "closed"
+    idle = 0.0
+
+    def write(self, data: bytes) -> None:
+        """Drop the data."""
+
+    def start_tls(self) -> None:
+        """Nothing to encrypt."""
+
+    def restart(self) -> None:
+        """Nothing comes any more."""
+
+    def authenticated(self) -> None:
+        """Nothing comes any more."""
+
+    def bindings(self) -> dict[str, bytes]:
+        """There is no TLS connection."""
+        return {}
+
+    def close(self) -> None:
+        """It is closed."""
+
+    def pause(self) -> None:
+        """Nothing comes any more."""
+
+    def resume(self) -> None:
+        """Nothing comes any more."""
+
+    async def drained(self) -> None:
+        """The connection has ended."""
+
+
+CLOSED = ClosedLink()

@@ -77,7 +77,7 @@ class Login:
         stream = self._stream
         host = stream.host
         assert host is not None
-        if stream.server.throttle.blocked(stream.link.peer):
+        if stream.server.throttle.blocked(stream.peer):
             raise sasl.SaslFailure("temporary-auth-failure", "too many failed logins from this address, try later")
         self._mechanism = element.attributes.get("mechanism", "")
         bindings = stream.link.bindings()
@@ -105,7 +105,7 @@ class Login:
         host = stream.host
         assert host is not None
         assert exchange is not None
-        address = stream.link.peer
+        address = stream.peer
         try:
             if isinstance(step, sasl.NeedPassword):
                 result = exchange.supply(await host.auth.check_password(step.username, step.password, address))
@@ -138,14 +138,14 @@ class Login:
         if disabled:
             self._send_failure(sasl.SaslFailure("account-disabled"))
             return
-        server.throttle.succeeded(stream.link.peer, JID.of(success.username, host.domain).bare)
+        server.throttle.succeeded(stream.peer, JID.of(success.username, host.domain).bare)
         server.metrics.logins.inc()
         server.storage.accounts.seen(host.domain, success.username, server.clock.now())
         log.info(
             "authenticated",
             user=JID.of(success.username, host.domain).bare,
             mechanism=self._mechanism,
-            ip=stream.link.peer,
+            ip=stream.peer,
             stream=stream.id,
         )
         text = "" if success.data is None else sasl.encode(success.data)
@@ -165,11 +165,11 @@ class Login:
         assert host is not None
         throttle = stream.server.throttle
         account = f"{username}@{host.domain}"
-        throttle.failed(stream.link.peer, account)
+        throttle.failed(stream.peer, account)
         host.auth.refused(username)
         stream.server.metrics.login_failures.inc()
-        log.info("login_failed", host=host.domain, mechanism=self._mechanism, ip=stream.link.peer, stream=stream.id)
-        await asyncio.sleep(throttle.delay(stream.link.peer, account))
+        log.info("login_failed", host=host.domain, mechanism=self._mechanism, ip=stream.peer, stream=stream.id)
+        await asyncio.sleep(throttle.delay(stream.peer, account))
         self._count_attempt()
         self._send_failure(failure)
 

@@ -69,7 +69,7 @@ class Session:
         self.jid = jid
         self.stream: ClientStream | None = stream
         self.link: Link | None = stream.link
-        self.peer = stream.link.peer
+        self.peer = stream.peer
         self.secure = stream.link.secure
         self.bound_at = host.server.clock.now()
         self.sm: StreamManagement | None = None
@@ -378,7 +378,7 @@ class Session:
         assert sm is not None
         self.stream = stream
         self.link = stream.link
-        self.peer = stream.link.peer
+        self.peer = stream.peer
         self.secure = stream.link.secure
         sm.requested = False
         for raw in sm.queue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -62,6 +63,7 @@ class Last(Module):
     def __init__(self, host: VirtualHost, settings: Settings) -> None:
         super().__init__(host, settings)
         self._store = host.server.storage.keyvalue(TABLE, CODEC, _CACHED_ACCOUNTS)
+        self._writing: dict[str, asyncio.Task[None]] = {}
 
     @iq("get", ns.LAST, "query", to=Target.HOST)
     def uptime(self, _request: Stanza, _session: Session | None) -> Reply:
@@ -103,7 +105,7 @@ class Last(Module):
             return
         status = ""
         if stanza.type == "unavailable" and _STATUS in stanza.payloads:
-            status = (text_of(stanza.tree(), ns.CLIENT, "status") or "")[:_MAX_STATUS]
+            status = text_of(stanza.tree(), ns.CLIENT, "status") or ""
         if status:
             session.extra = session.extra or {}
             session.extra[self.name] = status
@@ -116,13 +118,17 @@ class Last(Module):
         user = session.jid.local
         if not self.host.available_sessions(user):
             status = (session.extra or {}).get(self.name, "")
-            self.host.server.spawn(self._write(user, Logout(self.host.server.clock.now(), status)))
+            logout = Logout(self.host.server.clock.now(), status)
+            self._writing[user] = self.host.server.spawn(self._write(user, logout))
 
     async def _write(self, user: str, logout: Logout) -> None:
         try:
-            await self._store.put(self.host.domain, user, KEY, logout, None)
+            await self.remember(user, logout)
         except StorageUnavailable as error:
             log.warning("logout_not_stored", host=self.host.domain, user=user, reason=str(error))
+        finally:
+            if self._writing.get(user) is asyncio.current_task():
+                del self._writing[user]
 
     async def remember(self, user: str, logout: Logout) -> None:
         """Store when the account was here last. Raises :class:`StorageUnavailable`."""
@@ -131,5 +137,8 @@ class Last(Module):
 
     @HostHooks.account_removed.handler()
     async def removed(self, user: str) -> None:
-        """Forget the account."""
+        """Forget the account; its last session has just ended."""
+        writing = self._writing.get(user)
+        if writing is not None:
+            await asyncio.wait([writing])
         await self._store.delete_owner(self.host.domain, user)

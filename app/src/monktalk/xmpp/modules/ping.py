@@ -56,7 +56,11 @@ class Ping(Module):
             doc="A client from which nothing has come for so long is sent a ping; 0 for never.",
         ),
         Option(
-            "timeout", Kind.DURATION, "30 s", minimum=1, doc="A connection on which nothing comes for so long after it ends."
+            "timeout",
+            Kind.DURATION,
+            "30 s",
+            minimum=1,
+            doc="A connection on which nothing comes for so long after it ends.",
         ),
     )
 
@@ -133,8 +137,9 @@ class Ping(Module):
             if link is not None and link.idle >= interval and session not in self._pinged:
                 self._pinged.add(session)
                 waiting.append(_Waiting(deadline, session, link))
-                attributes = {"from": self.host.domain, "to": session.jid.full, "type": "get", "id": f"ping-{next(self._ids)}"}
-                session.send(open_tag(IQ, attributes) + _REQUEST)
+                number = f"ping-{next(self._ids)}"
+                addresses = {"from": self.host.domain, "to": session.jid.full}
+                session.send(open_tag(IQ, {**addresses, "type": "get", "id": number}) + _REQUEST)
 
     def _judge(self, ping: _Waiting) -> None:
         session = ping.session

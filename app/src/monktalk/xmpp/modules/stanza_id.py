@@ -66,12 +66,9 @@ class StanzaIds(Module):
             now = self._last + 1
         self._last = now
         raw = stanza.raw
-        if raw.endswith(_END):
-            raw = raw[:-10]
-        else:
-            raw = raw[: raw.rfind(b"<")]  # white space in the end tag
+        content = raw[:-10] if raw.endswith(_END) else raw[: raw.rfind(b"<")]  # there may be white space in the end tag
         start = self._starts.get(user) or self._start(user)
-        stanza.raw = b"%b%b%x%b'/></message>" % (raw, start, now, self._random())
+        stanza.raw = b"%b%b%x%b'/></message>" % (content, start, now, self._random())
         stanza.payloads = [*payloads, STANZA_ID]
         return stanza
 

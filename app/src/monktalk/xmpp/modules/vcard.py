@@ -12,6 +12,7 @@ from monktalk.common.config import Kind, Option
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core.hooks import HostHooks
 from monktalk.xmpp.core.module import Module, Target, iq
+from monktalk.xmpp.modules.presence import Presence
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.protocol.xmltree import find, from_bytes, text_of, to_bytes
@@ -141,8 +142,26 @@ class Vcard(Module):
         ):
             if len(data) > limit:
                 raise StanzaError("not-acceptable", f"the {what} has {len(data)} bytes, and may have {limit}")
-        await self._store.put(self.host.domain, request.sender.local, KEY, Card(xml, photo), None)
+        user = request.sender.local
+        before = await self._store.get(self.host.domain, user, KEY)
+        after = Card(xml, photo)
+        await self._store.put(self.host.domain, user, KEY, after, None)
+        if after.photo_hash != (before.value.photo_hash if before is not None else ""):
+            await self._tell(user, after.photo_hash)
         return None
+
+    async def _tell(self, user: str, photo_hash: str) -> None:
+        """The photo is another one: say so in the presence of the sessions that leave saying it to the server."""
+        presence = self.host.modules.get(Presence.name)
+        concerned = any(
+            session.presence is not None and self._completes(session.presence, session, photo_hash)
+            for session in self.host.available_sessions(user)
+        )
+        if concerned and isinstance(presence, Presence):
+            try:
+                await presence.refresh(user)
+            except StorageUnavailable as error:
+                log.warning("photo_not_announced", host=self.host.domain, user=user, reason=str(error))
 
     @iq("set", ns.VCARD, "vCard", to=Target.USER)
     def refuse(self, _request: Stanza, _session: Session | None) -> Reply:
@@ -187,18 +206,26 @@ class Vcard(Module):
         completed where it says nothing: without the element, or with an empty one.
         """
         known = self._peek(session)
-        if known is UNKNOWN or known is None or stanza.type is not None:
+        if known is UNKNOWN or stanza.type is not None:
             return stanza
-        photo_hash = known.photo_hash
-        if not photo_hash:
+        photo_hash = known.photo_hash if known is not None else ""
+        if not self._completes(stanza, session, photo_hash):
             return stanza
+        session.extra = session.extra or {}
+        session.extra[self.name] = photo_hash
         if _UPDATE in stanza.payloads:
-            update = stanza.child(ns.VCARD_UPDATE, "x")
-            if update is not None and find(update, ns.VCARD_UPDATE, "photo") is not None:
-                return stanza
             stanza = stanza.without_payloads((_UPDATE,))
-        advertised = f"<x xmlns='{ns.VCARD_UPDATE}'><photo>{photo_hash}</photo></x>".encode()
-        return stanza.with_payload(advertised, _UPDATE)
+        photo = f"<photo>{photo_hash}</photo>" if photo_hash else "<photo/>"
+        return stanza.with_payload(f"<x xmlns='{ns.VCARD_UPDATE}'>{photo}</x>".encode(), _UPDATE)
+
+    def _completes(self, stanza: Stanza, session: Session, photo_hash: str) -> bool:
+        """Whether it is up to the server to say in this presence which photo there is."""
+        update = stanza.child(ns.VCARD_UPDATE, "x")
+        said = text_of(update, ns.VCARD_UPDATE, "photo") if update is not None else None
+        if said is None:
+            return bool(photo_hash)
+        # Presence that is broadcast again has what the server said before.
+        return said == (session.extra or {}).get(self.name)
 
     def _peek(self, session: Session) -> Card | Unknown | None:
         known = self._store.peek(self.host.domain, session.jid.local, KEY)

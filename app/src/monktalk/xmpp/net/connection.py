@@ -73,7 +73,7 @@ class TcpConnection(asyncio.Protocol):
         self._caught_up: asyncio.Future[None] | None = None
         self._allowance: int = listener.limits.burst_unauthenticated
         self._xml = XmlStream(listener.server.parsers, listener.limits.stanza_size_unauthenticated)
-        self.stream = ClientStream(listener.server, self, tls_required=listener.options.starttls_required)
+        self.stream: ClientStream
 
     # -- asyncio -------------------------------------------------------------------------------------------------
 
@@ -82,6 +82,8 @@ class TcpConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if name else "unix"
+        listener = self._listener
+        self.stream = ClientStream(listener.server, self, tls_required=listener.options.starttls_required)
         if not self._listener.admit(self):
             self._closing = True
             self._transport.abort()
@@ -94,6 +96,9 @@ class TcpConnection(asyncio.Protocol):
         self.resume_writing()
         self._listener.gone(self)
         self.stream.lost()
+        self._xml.close()
+        self._tls = None
+        self._held = None
 
     def eof_received(self) -> bool:
         """The client has closed its side: what it has sent is handled, and there is nothing more to wait for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from monktalk.common.logging import get_logger
@@ -63,11 +63,11 @@ class Connections:
         self.flusher = Flusher(asyncio.get_running_loop())
         self._by_address: dict[str, int] = {}
         self._slots: list[set[TcpConnection]] = [set() for _ in range(_SLOTS)]
-        self._logging_in: deque[TcpConnection] = deque()
+        self._logging_in: dict[TcpConnection, None] = {}  # oldest first
         self._throttled: set[TcpConnection] = set()
         self._accepted_now = 0
-        self._unread: deque[TcpConnection] = deque()
-        self._closing: deque[tuple[int, TcpConnection]] = deque()
+        self._unread: dict[TcpConnection, None] = {}  # oldest first
+        self._closing: dict[TcpConnection, int] = {}  # with the tick at which they are aborted, oldest first
         self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)
 
     def close(self) -> None:
@@ -88,11 +88,11 @@ class Connections:
         self._by_address[address] = here + 1
         self.count += 1
         self._slots[id(connection) // 64 % _SLOTS].add(connection)
-        self._logging_in.append(connection)
+        self._logging_in[connection] = None
         self._accepted_now += 1
         if self._accepted_now > self.limits.accepts_per_second:
             connection.throttled()
-            self._unread.append(connection)
+            self._unread[connection] = None
         return True
 
     def gone(self, connection: TcpConnection) -> None:
@@ -102,6 +102,9 @@ class Connections:
             return
         slot.discard(connection)
         self._throttled.discard(connection)
+        self._logging_in.pop(connection, None)
+        self._unread.pop(connection, None)
+        self._closing.pop(connection, None)
         self.count -= 1
         left = self._by_address[connection.peer] - 1
         if left:
@@ -121,7 +124,7 @@ class Connections:
 
     def closing(self, connection: TcpConnection) -> None:
         """The connection is being closed: see to it that it ends even when the client does not read."""
-        self._closing.append((self.tick + _CLOSING_TICKS, connection))
+        self._closing[connection] = self.tick + _CLOSING_TICKS
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)
@@ -130,8 +133,7 @@ class Connections:
             self._end_late_logins()
             self._read_new()
             self._throttled = {connection for connection in self._throttled if not connection.refill()}
-            while self._closing and self._closing[0][0] <= self.tick:
-                self._closing.popleft()[1].abort()
+            self._end_late_closes()
             for connection in list(self._slots[self.tick % _SLOTS]):
                 self._visit(connection)
         except Exception:
@@ -139,18 +141,31 @@ class Connections:
 
     def _end_late_logins(self) -> None:
         """A stream has so much time to bind a resource, whatever it sends meanwhile."""
-        waiting = self._logging_in
         oldest = self.tick - self.limits.login_time
-        while waiting and waiting[0].accepted <= oldest:
-            connection = waiting.popleft()
+        while self._logging_in:
+            connection = next(iter(self._logging_in))
+            if connection.accepted > oldest:
+                break
+            del self._logging_in[connection]
             if connection.stream.session is None:
                 connection.fail(StreamError("connection-timeout", "logging in has taken too long"))
 
+    def _end_late_closes(self) -> None:
+        """A client that does not read keeps a closed connection open for a few seconds only."""
+        while self._closing:
+            connection, tick = next(iter(self._closing.items()))
+            if tick > self.tick:
+                break
+            del self._closing[connection]
+            connection.abort()
+
     def _read_new(self) -> None:
         """Begin to read as many of the connections that came too fast as one second allows."""
-        self._accepted_now = min(len(self._unread), self.limits.accepts_per_second)
-        for _ in range(self._accepted_now):
-            self._unread.popleft().refill()
+        ready = list(islice(self._unread, self.limits.accepts_per_second))
+        self._accepted_now = len(ready)
+        for connection in ready:
+            del self._unread[connection]
+            connection.refill()
 
     def _visit(self, connection: TcpConnection) -> None:
         limits = self.limits

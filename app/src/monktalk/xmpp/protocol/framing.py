@@ -52,6 +52,7 @@ class Holdback:
         held = self._held
         if held is not None:
             held += data
+            _refuse_declaration(held)
             end = self._find_end(held)
             if end < 0:
                 return b""
@@ -64,8 +65,7 @@ class Holdback:
         return released + data[:start]
 
     def _hold(self, data: bytes) -> None:
-        if data[:2] == b"<!" and data[2:3] not in (b"", b"["):
-            raise StreamError("restricted-xml", "comments and declarations are not allowed")
+        _refuse_declaration(data)
         self._held = bytearray(data)
         self._position = 1
         self._quote = 0
@@ -108,3 +108,8 @@ class Holdback:
             if found == _GREATER:
                 return position
             quote = 0 if quote else found
+
+
+def _refuse_declaration(held: bytes | bytearray) -> None:
+    if held[:2] == b"<!" and held[2:3] not in (b"", b"["):
+        raise StreamError("restricted-xml", "comments and declarations are not allowed")

@@ -58,13 +58,21 @@ def _restrict(parser: expat.XMLParserType) -> None:
         parser.SetReparseDeferralEnabled(False)
 
 
+def _release(parser: expat.XMLParserType) -> None:
+    """Let go of the handlers: they refer to the parser, and its memory should not wait for the garbage collector."""
+    parser.StartElementHandler = None
+    parser.EndElementHandler = None
+    parser.StartNamespaceDeclHandler = None
+    parser.XmlDeclHandler = None
+
+
 def _stream_error(fault: expat.ExpatError, data: bytes) -> StreamError:
     reason = expat_errors.messages.get(fault.code, "not well-formed")
     if reason == expat_errors.XML_ERROR_UNDEFINED_ENTITY:
         return StreamError("restricted-xml", "entity references are not allowed")
     if reason == expat_errors.XML_ERROR_UNBOUND_PREFIX:
         return StreamError("bad-namespace-prefix", "a namespace prefix is not declared")
-    if b"<!DOCTYPE" in data or b"<?" in data:
+    if b"<?" in data or b"<!" in data.replace(b"<![CDATA[", b""):
         return StreamError("restricted-xml", "processing instructions and declarations are not allowed")
     return StreamError("not-well-formed", reason)
 
@@ -118,6 +126,8 @@ def read_header(data: bytes, limits: XmlLimits) -> tuple[StreamHeader, bytes] | 
         return found[0], rest
     except expat.ExpatError as fault:
         raise _stream_error(fault, data) from None
+    finally:
+        _release(parser)
     return None
 
 
@@ -129,18 +139,25 @@ class ElementParser:
     end tag has come; ``total`` counts all bytes fed.
     """
 
-    __slots__ = ("_parse", "clean", "closed", "feed", "pending", "total")
+    __slots__ = ("clean", "close", "closed", "feed", "pending", "total")
 
     def __init__(self, header: bytes = STANDARD_HEADER, limits: XmlLimits | None = None) -> None:
         self.pending = 0
         self.clean = True
         self.closed = False
         self.total = 0
-        self.feed = self._make_feed(header, limits or XmlLimits())
-        """``feed(data) -> list[Stanza]``: parse whole tags and text. Raises :class:`StreamError`; the elements that were
-        complete before the fault are in the exception's ``elements``."""
+        self.feed, self.close = self._make_feed(header, limits or XmlLimits())
+        """``feed(data) -> list[Stanza]``: parse whole tags and text. Raises :class:`FaultAfter`, which has the elements
+        that were complete before the fault. ``close()``: release the memory; the parser can't be used any more."""
 
-    def _make_feed(self, header: bytes, limits: XmlLimits) -> Callable[[bytes], list[Stanza]]:
+    @property
+    def worn(self) -> bool:
+        """The parser has read its share, and should be replaced between two elements."""
+        return self.total > _RETIRE_AFTER_BYTES
+
+    def _make_feed(
+        self, header: bytes, limits: XmlLimits
+    ) -> tuple[Callable[[bytes], list[Stanza]], Callable[[], None]]:
         # Closures instead of methods: they run four times or more per stanza, and cell variables are the fastest there are.
         parser = expat.ParserCreate("utf-8", SEPARATOR)
         max_depth, max_attributes, max_name = limits.depth, limits.attributes, limits.name_length
@@ -247,7 +264,11 @@ class ElementParser:
         depth = 1
         parser.StartElementHandler = start
         parser.EndElementHandler = end
-        return feed
+        def close() -> None:
+            _release(parser)
+            del self.feed, self.close
+
+        return feed, close
 
 
 class FaultAfter(Exception):
@@ -274,5 +295,7 @@ class ParserPool:
 
     def give(self, parser: ElementParser) -> None:
         """Take back a parser that is ``clean``; a worn one is dropped."""
-        if parser.total < _RETIRE_AFTER_BYTES and len(self._idle) < _POOL_SIZE:
+        if not parser.worn and len(self._idle) < _POOL_SIZE:
             self._idle.append(parser)
+        else:
+            parser.close()

@@ -54,20 +54,20 @@ class Stanza:
         return f"<Stanza {self.name} {shown} {list(self.payloads)}>"
 
     @classmethod
-    def from_tree(cls, node: xmltree.Element) -> Stanza:
-        """Wrap a tree whose root is in the namespace ``jabber:client``."""
+    def from_tree(cls, node: xmltree.Element, raw: bytes | None = None) -> Stanza:
+        """Wrap a tree whose root is in the namespace ``jabber:client``; ``raw`` is its serialisation, if that is at hand."""
         local = node.tag.partition("}")[2]
         attributes = {key.lstrip("{"): value for key, value in node.attrib.items()}
-        stanza = cls(local, attributes, xmltree.to_bytes(node), [child.tag[1:] for child in node])
-        stanza._tree, stanza._parsed = node, stanza.raw
+        if raw is None:
+            raw = xmltree.to_bytes(node)
+        stanza = cls(local, attributes, raw, [child.tag[1:] for child in node])
+        stanza._tree, stanza._parsed = node, raw
         return stanza
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Stanza:
         """Read back a stanza that the server itself wrote or stored."""
-        stanza = cls.from_tree(xmltree.from_bytes(raw))
-        stanza.raw = stanza._parsed = raw
-        return stanza
+        return cls.from_tree(xmltree.from_bytes(raw), raw)
 
     @property
     def type(self) -> str | None:

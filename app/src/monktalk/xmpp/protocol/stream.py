@@ -55,11 +55,12 @@ class XmlStream:
         self._pool = pool
         self.max_bytes = max_bytes
         self._holdback: Holdback | None = None
+        self._parser: ElementParser | None = None
         self.restart()
 
     def restart(self) -> None:
         """Expect a new stream header (RFC 6120 section 4.3.3). Bytes that have not been handled are dropped."""
-        self._parser: ElementParser | None = None
+        self._drop_parser()
         self._header: bytes | None = b""
         self._foreign: bytes | None = None  # the header to prime parsers with, when it is not the usual one
         self._prefixes: tuple[bytes, ...] = ()
@@ -131,15 +132,20 @@ class XmlStream:
         try:
             elements = parser.feed(data)
         except FaultAfter as fault:
+            self._parser = parser
             return [*self._checked(fault.elements), *self._fail(fault.error)]
         if parser.clean and self._foreign is None:
             self._parser = None
-            if not parser.closed:
+            if parser.closed:
+                parser.close()
+            else:
                 self._pool.give(parser)
         else:
             self._parser = parser
             if parser.pending > self.max_bytes:
                 return [*self._checked(elements), *self._fail(self._oversize())]
+            if parser.clean and parser.worn:
+                self._drop_parser()
         events = self._checked(elements)
         if parser.closed:
             self._failed = True
@@ -164,14 +170,27 @@ class XmlStream:
         node = xmltree.from_bytes(stanza.raw, (self._foreign, b"</" + self._foreign[1:].split()[0] + b">"))
         return Stanza(stanza.name, stanza.attributes, xmltree.to_bytes(node), stanza.payloads)
 
+    def close(self) -> None:
+        """The connection is gone: release what is held."""
+        self._failed = True
+        self._drop_parser()
+        self._holdback = None
+
+    def _drop_parser(self) -> None:
+        if self._parser is not None:
+            self._parser.close()
+            self._parser = None
+
     def _oversize(self) -> StreamError:
         return StreamError("policy-violation", f"a stanza may have {self.max_bytes} bytes at most")
 
     def _fail(self, error: StreamError) -> list[Event]:
         self._failed = True
-        self._parser = None
+        self._drop_parser()
         if self._holdback is not None:
             self._holdback.clear()
+        # The traceback's frames hold the list that the fault is put into: a cycle of kilobytes, made by strangers.
+        error.__traceback__ = error.__context__ = None
         return [StreamFault(error)]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def convert(kind: Kind, raw: object, **bounds):
         (Kind.STRINGS, [], ()),
         (Kind.JID, "Admin@Example.org", JID.parse("admin@example.org")),
         (Kind.JIDS, ["a@example.org"], (JID.parse("a@example.org"),)),
+        (Kind.NETWORKS, ["127.0.0.0/8", "::1"], (ip_network("127.0.0.0/8"), ip_network("::1/128"))),
         (Kind.DOMAINS, ["Example.org", "xn--mnchen-3ya.example"], ("example.org", "münchen.example")),
     ],
 )
@@ -95,6 +97,8 @@ def test_a_value_is_converted(kind, raw, value):
         (Kind.STRINGS, ["a", 1], "must be a list of texts"),
         (Kind.JID, "@", "must be an XMPP address: The localpart is empty"),
         (Kind.JIDS, ["a b@c"], "must be an XMPP address"),
+        (Kind.NETWORKS, ["10.0.0.1/8"], 'must be a list of networks like "192.0.2.0/24"'),
+        (Kind.NETWORKS, ["everywhere"], "must be a list of networks"),
         (Kind.DOMAINS, ["a b"], "must be a list of domains: The domainpart 'a b' is not a domain name"),
         (Kind.DOMAINS, ["example.org", "EXAMPLE.org"], 'names "example.org" twice'),
     ],

@@ -40,7 +40,7 @@ async def status(context: Context) -> Result:
         "hosts": list(server.hosts),
         "sessions": sum(_online(context, domain) for domain in server.hosts),
         "database": "reachable" if server.storage.healthy() else "unreachable",
-        "config": str(context.node.path),
+        "config": str(context.node.path.absolute()),
     }
     text = f"The node {node_name()} is started with status: started\nMonkTalk version {version} is running on that node"
     return Result(text, facts)

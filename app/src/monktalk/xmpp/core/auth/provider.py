@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from monktalk.common.clock import Clock
     from monktalk.common.config import Settings
-    from monktalk.common.metrics import Counter, Gauge, Metric
+    from monktalk.common.metrics import Counter, Gauge
     from monktalk.common.scram import ScramKeys
     from monktalk.xmpp.core.auth.client import AuthClients
 
@@ -393,11 +393,9 @@ class _Metrics:
             self._seconds.observe(seconds)
 
     def remove(self) -> None:
-        made: list[Metric] = [self.hits, self.misses, self.opened, self._seconds, *self._calls.values()]
+        """Take the gauge away. Counters belong to the host, not to the provider: after a reload its next one goes on."""
         if self._gauge is not None:
-            made.append(self._gauge)
-        for metric in made:
-            self._registry.remove(metric)
+            self._registry.remove(self._gauge)
 
 
 def _is_there(answer: object) -> bool:

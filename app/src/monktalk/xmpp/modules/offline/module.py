@@ -172,9 +172,9 @@ class Offline(Module):
                     entry.settled()
 
     async def _exists(self, user: str) -> bool:
-        if await self.host.server.storage.accounts.find(self.host.domain, user) is None:
-            if not await self.host.auth.exists(user):
-                return False
+        seen = await self.host.server.storage.accounts.find(self.host.domain, user)
+        if seen is None and not await self.host.auth.exists(user):
+            return False
         self._remember(user)
         return True
 

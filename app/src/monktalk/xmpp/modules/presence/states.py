@@ -199,9 +199,7 @@ def inbound(roster: Roster, kind: str, contact: str, payload: str = "", max_pend
         return Outcome(roster, passed_on=False, granted=True)
     if item.approved:
         asked = INBOUND[SUBSCRIBE][state].state
-        return Outcome(
-            _in_state(roster, contact, OUTBOUND[SUBSCRIBED][asked].state), passed_on=False, granted=True
-        )
+        return Outcome(_in_state(roster, contact, OUTBOUND[SUBSCRIBED][asked].state), passed_on=False, granted=True)
     if not step.passed_on:
         return Outcome(roster, passed_on=False)
     if len(roster.requests) >= max_pending:

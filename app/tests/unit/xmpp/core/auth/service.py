@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from monktalk.common import logging as our_logging
+from monktalk.common import scram
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -119,6 +120,52 @@ async def running() -> AsyncIterator[Service]:
         yield service
     finally:
         await service.stop()
+
+
+class Accounts:
+    """What an authentication service does with right and wrong passwords; it answers for a `Service`."""
+
+    def __init__(self, service: Service, form: str) -> None:
+        self.form = form
+        self.passwords: dict[str, str] = {}
+        self.stored: dict[str, str] = {}
+        service.responder = self.respond
+
+    def set(self, user: str, password: str) -> None:
+        self.passwords[user] = self.stored[user] = password
+        if self.form == "scram":
+            self.stored[user] = scram.format_multi(scram.derive_all(password))
+
+    async def respond(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        form = request.form
+        writer.write(getattr(self, request.call)(form["user"], form["pass"]))
+
+    def user_exists(self, user: str, _: str) -> bytes:
+        return reply(200, user if user in self.passwords else "false")
+
+    def check_password(self, user: str, password: str) -> bytes:
+        return reply(200, user if self.passwords.get(user) == password else "false")
+
+    def get_password(self, user: str, _: str) -> bytes:
+        return reply(200, self.stored[user]) if user in self.stored else reply(404)
+
+    def register(self, user: str, password: str) -> bytes:
+        if user in self.passwords:
+            return reply(409)
+        self.set(user, password)
+        return reply(201)
+
+    def set_password(self, user: str, password: str) -> bytes:
+        if user not in self.passwords:
+            return reply(404)
+        self.set(user, password)
+        return reply(200)
+
+    def remove_user(self, user: str, _: str) -> bytes:
+        if self.passwords.pop(user, None) is None:
+            return reply(404)
+        del self.stored[user]
+        return reply(200)
 
 
 @contextlib.contextmanager

@@ -71,10 +71,11 @@ async def test_no_life_means_no_memory(clock):
     assert len(cache) == 0
 
 
-async def test_questions_at_the_same_time_share_one_fetch(cache):
+@pytest.mark.parametrize("asker", ["", "192.0.2.1"])
+async def test_questions_at_the_same_time_share_one_fetch(cache, asker):
     source = Source(True)
     source.gate.clear()
-    waiting = [asyncio.create_task(cache.ask(b"alice", b"exists", source)) for _ in range(50)]
+    waiting = [asyncio.create_task(cache.ask(b"alice", b"exists", source, asker=asker)) for _ in range(50)]
     other = Source(False)
     assert await cache.ask(b"bob", b"exists", other) is False
     await source.asked.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ ROMEO = JID.parse("romeo@montague.example")
 class Spawner:
     """The part of a server that inboxes need."""
 
-    def __init__(self):
-        self.tasks = []
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[None]] = []
 
     def spawn(self, work):
         self.tasks.append(asyncio.create_task(work))
@@ -31,7 +32,8 @@ class Desk:
 
     def __init__(self):
         self.spawner = Spawner()
-        self.inboxes = Inboxes(self.spawner, self.handle)
+        server: Any = self.spawner
+        self.inboxes = Inboxes(server, self.handle)
         self.handled = []
         self.open = asyncio.Event()
 

@@ -14,7 +14,7 @@ from monktalk.xmpp.protocol.parser import ElementParser
 from monktalk.xmpp.protocol.stanza import Stanza
 from tests.support.matching import assert_matches
 
-ROMEO = JID.parse("romeo@montague.example/it's <here> & \"now\"")
+ROMEO = JID.parse('romeo@montague.example/it\'s <here> & "now"')
 JULIET = JID.parse("juliet@capulet.example/balcony")
 HERE = "romeo@montague.example/it&apos;s &lt;here&gt; &amp; &quot;now&quot;"
 
@@ -35,7 +35,9 @@ def test_make():
     )
     assert (stanza.type, stanza.sender, stanza.recipient) == ("subscribe", ROMEO, JULIET)
     assert stanza.attributes["from"] == ROMEO.full
-    assert_matches(xmltree.from_bytes(stanzas.make(JULIET, ROMEO, None).raw), f"<presence from='{JULIET}' to='{HERE}'/>")
+    assert_matches(
+        xmltree.from_bytes(stanzas.make(JULIET, ROMEO, None).raw), f"<presence from='{JULIET}' to='{HERE}'/>"
+    )
 
 
 def test_unavailable_is_for_anybody():

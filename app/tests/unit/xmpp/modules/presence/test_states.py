@@ -114,8 +114,10 @@ TABLES = {
 }
 
 ROWS = [
-    pytest.param(direction, kind, *(cell.strip() for cell in row.split("|")), id=f"{direction}-{kind}-{row.split('|')[0].strip()}")
-    for (direction, kind), table in TABLES.items()
+    pytest.param(
+        stanza, *(cell.strip() for cell in row.split("|")), id="-".join((*stanza, row.partition("|")[0].strip()))
+    )
+    for stanza, table in TABLES.items()
     for row in table.strip().splitlines()
 ]
 
@@ -131,24 +133,25 @@ def roster_in(state: State, *, approved: bool = False, name: str = "", bystander
     return roster.with_request(CONTACT, "<status>please</status>") if asked else roster
 
 
-def step(direction: str, kind: str, roster: Roster) -> states.Outcome:
+def step(stanza: tuple[str, str], roster: Roster) -> states.Outcome:
+    direction, kind = stanza
     if direction == "outbound":
         return states.outbound(roster, kind, CONTACT)
     return states.inbound(roster, kind, CONTACT, "<status>please</status>", 100)
 
 
-@pytest.mark.parametrize("named", [False, True], ids=["new", "in the roster"])
-@pytest.mark.parametrize(("direction", "kind", "before", "passed", "after"), ROWS)
-def test_tables(direction, kind, before, passed, after, named):
-    roster = roster_in(NAMES[before], name="Juliet" if named else "")
-    outcome = step(direction, kind, roster)
+@pytest.mark.parametrize("name", ["", "Juliet"], ids=["new", "in the roster"])
+@pytest.mark.parametrize(("stanza", "before", "passed", "after"), ROWS)
+def test_tables(stanza, before, passed, after, name):
+    roster = roster_in(NAMES[before], name=name)
+    outcome = step(stanza, roster)
     expected = NAMES[before] if after in ("no state change", "pre-approval") else NAMES[after]
     assert states.state_of(outcome.roster, CONTACT) is expected
     assert outcome.passed_on is (passed == "MUST")
     assert outcome.granted is (passed == "granted")
     item = outcome.roster.items.get(CONTACT, Item())
     assert item.approved is (after == "pre-approval")
-    assert item.name == ("Juliet" if named else "")
+    assert item.name == name
     assert outcome.roster.items["nurse@capulet.example"] == Item("both")
     assert "tybalt@capulet.example" in outcome.roster.requests
     if after == "no state change":
@@ -169,14 +172,14 @@ def test_the_tables_are_complete():
 
 
 def test_the_request_is_kept_as_it_came():
-    outcome = step("inbound", "subscribe", EMPTY)
+    outcome = step(("inbound", "subscribe"), EMPTY)
     assert outcome.roster.requests == {CONTACT: "<status>please</status>"}
     assert outcome.roster.items == {}, "nothing shows in the roster before the user has answered"
 
 
 def test_nothing_is_left_of_a_request_that_was_withdrawn_or_denied():
-    assert step("inbound", "unsubscribe", roster_in(State.NONE_IN, bystander=False)).roster == EMPTY
-    assert step("outbound", "unsubscribed", roster_in(State.NONE_IN, bystander=False)).roster == EMPTY
+    assert step(("inbound", "unsubscribe"), roster_in(State.NONE_IN, bystander=False)).roster == EMPTY
+    assert step(("outbound", "unsubscribed"), roster_in(State.NONE_IN, bystander=False)).roster == EMPTY
 
 
 # ------------------------------------------------------------------------------------------------- pre-approval
@@ -186,7 +189,7 @@ def test_nothing_is_left_of_a_request_that_was_withdrawn_or_denied():
     ("before", "after"), [(State.NONE, State.FROM), (State.NONE_OUT, State.FROM_OUT), (State.TO, State.BOTH)]
 )
 def test_a_request_that_was_approved_in_advance_is_granted(before, after):
-    outcome = step("inbound", "subscribe", roster_in(before, approved=True))
+    outcome = step(("inbound", "subscribe"), roster_in(before, approved=True))
     assert (outcome.passed_on, outcome.granted) == (False, True)
     assert states.state_of(outcome.roster, CONTACT) is after
     assert outcome.roster.items[CONTACT].approved, "until the user takes it back"
@@ -201,7 +204,7 @@ def test_pre_approval_is_taken_back(state):
 @pytest.mark.parametrize("kind", ["unsubscribe", "unsubscribed", "subscribed"])
 def test_contacts_cannot_take_pre_approval_back(kind):
     """RFC 6121, 4.3.2: above all not by answering a probe."""
-    outcome = step("inbound", kind, roster_in(State.TO, approved=True))
+    outcome = step(("inbound", kind), roster_in(State.TO, approved=True))
     assert outcome.roster.items[CONTACT].approved
 
 

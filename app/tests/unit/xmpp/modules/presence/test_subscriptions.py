@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from monktalk.xmpp.modules.roster import Item
+from monktalk.xmpp.modules.roster.store import TABLE
+from monktalk.xmpp.modules.roster.value import CODEC
 from tests.support.inproc import HOST, OTHER_HOST, condition, site
-from tests.unit.xmpp.modules.presence.vocabulary import (
+from tests.support.presence import (
     ISOLATED,
     MODULES,
     befriend,
@@ -184,9 +184,19 @@ async def test_a_stanza_is_handled_with_all_its_consequences_before_the_next(ser
     romeo, juliet = server.login("romeo"), server.login("juliet")
     ask(romeo, juliet.jid.bare)
     romeo.send("<iq type='get' id='after'><query xmlns='jabber:iq:roster'/></iq>")
-    while not any(node.get("id") == "after" for node in romeo.stanzas()):
-        await asyncio.sleep(0)
-    assert set((await roster(server, juliet)).requests) == {romeo.jid.bare}
+    written = romeo.link.write
+    kept = []
+
+    def look(data):
+        if b"id='after'" in data:
+            kept.append(rosters(server).peek("juliet"))
+        written(data)
+
+    romeo.link.write = look
+    await server.settled()
+    (then,) = kept
+    assert then is not None
+    assert set(then.requests) == {romeo.jid.bare}
 
 
 # --------------------------------------------------------------------------------------------------- pre-approval
@@ -310,7 +320,7 @@ async def test_the_storage_is_away(server):
 async def test_the_storage_fails_for_the_contact(server):
     """The client that has asked is told, although the stanza went out from the bare JID."""
     romeo, juliet = server.login("romeo"), server.login("juliet")
-    values = server.storage.keyvalue("roster", rosters(server)._store._values.codec, 1)
+    values = server.storage.keyvalue(TABLE, CODEC, 1)
     put = values.put
 
     async def put_unless_juliet(host, owner, key, value, expected):
@@ -333,7 +343,7 @@ async def test_removing_a_contact_ends_everything(server):
     romeo.send(f"<iq type='set' id='s'>{removed}</iq>")
     nodes = await romeo.arrived()
     assert story(nodes) == ["push remove", "unavailable", "iq"]
-    assert story(juliet.stanzas()) == ["unavailable", "unsubscribe", "push from", "unsubscribed", "push none"]
+    assert story(juliet.stanzas()) == ["unavailable", "unsubscribe", "push to", "unsubscribed", "push none"]
     assert await item(server, juliet, romeo) == Item()
 
 

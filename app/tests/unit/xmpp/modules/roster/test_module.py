@@ -114,7 +114,9 @@ async def test_remove(server):
     await fetched(romeo)
     assert condition(await set_item(romeo, f"<item jid='{JULIET}' subscription='remove'/>")) == "item-not-found/cancel"
     await set_item(romeo, f"<item jid='{JULIET}'/>")
-    romeo.send(f"<iq type='set' id='s'><query xmlns='{ROSTER}'><item jid='{JULIET}' subscription='remove'/></query></iq>")
+    romeo.send(
+        f"<iq type='set' id='s'><query xmlns='{ROSTER}'><item jid='{JULIET}' subscription='remove'/></query></iq>"
+    )
     nodes = await romeo.arrived()
     assert [(jid, kind) for jid, kind, _ in pushes(nodes)] == [(JULIET, "remove")]
     assert nodes[-1].get("type") == "result"
@@ -172,7 +174,9 @@ async def test_administrators_set_items(server):
     module = rosters(server)
     assert await module.set_item("romeo", JULIET, name="Juliet", subscription="both") == Item("both", name="Juliet")
     assert [(jid, kind) for jid, kind, _ in pushes(await romeo.arrived())] == [(JULIET, "both")]
-    assert await module.set_item("romeo", JULIET, groups=["Friends"]) == Item("both", name="Juliet", groups=("Friends",))
+    assert await module.set_item("romeo", JULIET, groups=["Friends"]) == Item(
+        "both", name="Juliet", groups=("Friends",)
+    )
     assert await module.shows_presence_to("romeo", JULIET)
     assert await module.shows_presence_to("romeo", f"romeo@{HOST}")
     assert not await module.shows_presence_to("romeo", NURSE)

@@ -1,4 +1,4 @@
-"""Words for conversations about presence."""
+"""Words for conversations about presence inside the test process (see :mod:`tests.support.inproc`)."""
 
 from __future__ import annotations
 
