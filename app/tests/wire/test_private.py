@@ -68,7 +68,7 @@ async def test_bad_requests(server, account):
 
 
 async def test_as_much_as_allowed(server_with, account):
-    server = server_with({"modules": {"private": {"max_size": "4 KiB", "max_items": 3}}})
+    server = server_with({"modules": {"private": {"max_size": "4 KiB", "max_elements": 3}}})
     romeo = await server.login(account("romeo"))
     big = query(f"<a xmlns='urn:example:big'>{'x' * 5000}</a>")
     assert condition_of(await romeo.set(big)) in ("resource-constraint", "not-acceptable", "policy-violation")

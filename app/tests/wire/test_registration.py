@@ -12,7 +12,7 @@ from tests.support.stanzas import condition_of, payload_of
 
 REGISTER = "jabber:iq:register"
 FEATURE = "http://jabber.org/features/iq-register"
-ON = {"modules": {"register": {"enabled": True, "accounts_per_hour": 1000}}}
+ON = {"modules": {"register": {"enabled": True, "per_address": 100_000, "in_total": 100_000}}}
 
 
 def fields(user: str, password: str = "sesame") -> str:
@@ -114,7 +114,7 @@ async def test_names_are_normalised(server_with):
 
 
 async def test_rate_limit(server_with):
-    server = server_with({"modules": {"register": {"enabled": True, "accounts_per_hour": 2}}})
+    server = server_with({"modules": {"register": {"enabled": True, "per_address": 2}}})
     for expected in ("result", "result", "error"):
         client = await server.stream(source="127.0.0.7")
         answer = await client.set(fields(new_account().user))

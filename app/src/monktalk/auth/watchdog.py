@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from monktalk.common.logging import get_logger
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from monktalk.common.clock import Clock
+
+_TICKS: Final = 8
+"""How often it looks, within the time that a call may take."""
+
+_IDLE_TICKS: Final = 80
 
 log = get_logger(__name__)
 
@@ -55,14 +61,13 @@ class Watchdog:
                 self._calls.pop(call, None)
 
     def _run(self) -> None:
-        wake = threading.Event()
         idle = 0
         while True:
-            wake.wait(self._limit / 8)
+            time.sleep(self._limit / _TICKS)
             with self._lock:
                 self._shut_down_late_ones()
                 idle = 0 if self._calls else idle + 1
-                if idle > 80:
+                if idle > _IDLE_TICKS:
                     self._running = False
                     return
 

@@ -117,9 +117,7 @@ def prepare_password(password: str) -> str:
     return prepared
 
 
-def derive(
-    password: str, hash_name: str, *, iterations: int = ITERATIONS, salt: bytes | None = None
-) -> ScramKeys:
+def derive(password: str, hash_name: str, *, iterations: int = ITERATIONS, salt: bytes | None = None) -> ScramKeys:
     """Return the keys of a password, with a salt of its own unless one is given.
 
     Raises:
@@ -129,9 +127,7 @@ def derive(
     return _derive(prepare_password(password), hash_name, iterations, salt)
 
 
-def derive_all(
-    password: str, *, iterations: int = ITERATIONS, hashes: Iterable[str] = HASHES
-) -> dict[str, ScramKeys]:
+def derive_all(password: str, *, iterations: int = ITERATIONS, hashes: Iterable[str] = HASHES) -> dict[str, ScramKeys]:
     """Return the keys of a password by hash, each with a new salt.
 
     Raises:

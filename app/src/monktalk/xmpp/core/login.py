@@ -106,6 +106,9 @@ class Login:
         assert host is not None
         assert exchange is not None
         address = stream.peer
+        if stream.server.throttle.blocked(address, f"{step.username}@{host.domain}"):
+            self._send_failure(sasl.SaslFailure("temporary-auth-failure", "too many failed logins, try later"))
+            return
         try:
             if isinstance(step, sasl.NeedPassword):
                 result = exchange.supply(await host.auth.check_password(step.username, step.password, address))

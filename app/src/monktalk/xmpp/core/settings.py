@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monktalk.common.config import Kind, Option, Section
+from monktalk.xmpp.protocol.sasl import MECHANISMS
 
 GENERAL = Section(
     ("general",),
@@ -86,6 +87,7 @@ AUTH = Section(
             "mechanisms",
             Kind.STRINGS,
             ("SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"),
+            choices=MECHANISMS,
             doc="SASL mechanisms on offer. The -PLUS forms of the SCRAM ones are added on TLS.",
         ),
         Option("timeout", Kind.DURATION, "5 s", minimum=0.1, maximum=60, doc="How long one call may take."),

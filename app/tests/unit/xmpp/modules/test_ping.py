@@ -72,7 +72,7 @@ async def test_a_client_that_answers_stays(server):
         for ping in pings(romeo):
             asked += 1
             answer(romeo, ping)
-    assert asked >= 5
+    assert asked >= 3
     assert not romeo.link.closed
 
 

@@ -46,6 +46,11 @@ Work = Coroutine[Any, Any, None]
 
 log = get_logger(__name__)
 
+STRANGER_TIME: Final = 0.05
+"""Seconds that a subscription stanza to a stranger takes, before what the client sends next is handled.
+
+The contact's server deals with it meanwhile, in a time that would tell whether there is such an account."""
+
 FAREWELL_RETRIES: Final = (1.0, 5.0, 15.0, 60.0)
 """Seconds after which a roster is asked for again, to tell contacts that a session has ended."""
 
@@ -116,7 +121,7 @@ class Presence(Module):
         elif stanza.recipient is None:
             raise StanzaError("bad-request", f"presence of type {kind} needs an address")
         elif kind == PROBE:
-            self.host.server.route(stanza, self.host)
+            self._with_roster(session, stanza, lambda roster: self._probe(stanza, roster))
         else:
             session.run(self._answering(stanza, self._manage(session, stanza)))
         return True
@@ -131,19 +136,44 @@ class Presence(Module):
             self.host.server.bounce(stanza, STORAGE_DOWN)
 
     async def _manage(self, session: Session, stanza: Stanza) -> None:
-        contact = await self._subscriptions.send(session, stanza)
-        await self._settled(contact, session.jid)
+        """A stanza that manages a subscription (section 3), with all its consequences on this server."""
+        # What the contact has sent before is what the user answers to.
+        await self._settled(session.jid)
+        contact, acquainted = await self._subscriptions.send(session, stanza)
+        if acquainted:
+            await self._settled(contact)
+        else:
+            await asyncio.sleep(STRANGER_TIME)
+        await self._settled(session.jid)
 
-    async def _settled(self, *accounts: JID) -> None:
-        """Wait until what has been routed to these accounts is in their rosters.
+    def _probe(self, stanza: Stanza, roster: Roster) -> Work | None:
+        """A client asks by itself for the presence of somebody.
 
-        A contact's server may answer at once; what the client sends next is to find both rosters as they are then.
+        One who is a stranger by his own roster is answered without a look at the other one, which would take another time
+        for accounts that are absent, offline and online.
         """
-        for account in accounts:
-            peer = self._courier.peer(account.domain)
-            module = peer.modules.get(self.name) if peer is not None else None
-            if isinstance(module, Presence):
-                await module._inboxes.settled(account.local)  # noqa: SLF001 - the same class
+        contact = stanza.recipient
+        assert contact is not None
+        self._courier.demand(contact.domain)
+        item = roster.items.get(contact.bare)
+        module = self._at(contact)
+        if module is None or contact.bare == stanza.sender.bare or (item is not None and item.to):
+            self.host.server.route(stanza, self.host)
+            return self._settled(contact)
+        module._probes.answer_stranger(stanza)  # noqa: SLF001 - the same class
+        return None
+
+    def _at(self, account: JID) -> Presence | None:
+        """The module at the host of an account, if stanzas can get there."""
+        peer = self._courier.peer(account.domain)
+        module = peer.modules.get(self.name) if peer is not None else None
+        return module if isinstance(module, Presence) else None
+
+    async def _settled(self, account: JID) -> None:
+        """Wait until the presence that has been routed to an account is dealt with."""
+        module = self._at(account)
+        if module is not None:
+            await module._inboxes.settled(account.local)  # noqa: SLF001 - the same class
 
     def _with_roster(self, session: Session, stanza: Stanza, act: Callable[[Roster], Work | None]) -> None:
         """Call ``act`` with the roster of the session's user: at once, or when the storage has given it.
@@ -199,10 +229,11 @@ class Presence(Module):
             if other is not session and other.presence is not None:
                 session.send(addressed_bytes(other.presence, session.jid))
         for contact in roster.subscriptions:
-            peer = self._courier.online(contact)
-            module = peer.modules.get(self.name) if peer is not None else None
-            if isinstance(module, Presence):
-                module._probes.announced(contact.partition("@")[0], session.jid)  # noqa: SLF001 - the same class
+            if self._courier.online(contact) is not None:
+                jid = JID.parse(contact)
+                module = self._at(jid)
+                if module is not None:
+                    module._probes.announced(jid.local, session.jid)  # noqa: SLF001 - the same class
         self._subscriptions.remind(session, roster)
 
     def _depart(self, session: Session, farewell: Stanza, roster: Roster) -> None:
@@ -327,7 +358,8 @@ class Presence(Module):
         """A user has removed a contact, or his account is gone."""
         jid = JID.parse(contact)
         self._subscriptions.end(user, jid, relation)
-        await self._settled(jid, JID.of(user, self.host.domain))
+        if relation - {"ask"}:
+            await self._settled(jid)
 
     @HostHooks.stream_features.handler()
     def announce_pre_approval(self, stream: ClientStream, features: list[bytes]) -> None:

@@ -57,26 +57,40 @@ class Probes:
             self._courier.route(make(own, watcher.to_bare(), UNSUBSCRIBED))
 
     def answer(self, probe: Stanza, roster: Roster) -> None:
-        """Answer a probe for a user, given his roster (section 4.3.2).
-
-        A stranger is told ``unsubscribed``, by the same bytes whether there is such an account or not. One who has been
-        sent directed presence hears of that resource.
-        """
+        """Answer a probe for a user, given his roster (section 4.3.2)."""
         asked, prober = probe.recipient, probe.sender
         assert asked is not None
-        sessions = self._courier.visible(asked.local)
-        if asked.resource:
-            sessions = [session for session in sessions if session.jid.resource == asked.resource]
         if prober.bare != asked.bare and not roster.shows_presence_to(prober.bare):
-            sessions = [session for session in sessions if _is_directed_to(session, prober)]
-            if not sessions:
-                self.refuse(probe)
-                return
+            self.answer_stranger(probe)
+            return
+        sessions = self._asked_for(asked)
         for session in sessions:
-            assert session.presence is not None
-            self._courier.route(addressed(session.presence, prober))
+            self._tell(session, prober)
         if not sessions:
             self._courier.route(make(asked, prober, UNAVAILABLE))
+
+    def answer_stranger(self, probe: Stanza) -> None:
+        """Answer ``unsubscribed``, by the same bytes whether there is such an account or not.
+
+        But one who has been sent directed presence by a resource hears of that resource.
+        """
+        assert probe.recipient is not None
+        told = [session for session in self._asked_for(probe.recipient) if _is_directed_to(session, probe.sender)]
+        for session in told:
+            self._tell(session, probe.sender)
+        if not told:
+            self.refuse(probe)
+
+    def _asked_for(self, asked: JID) -> list[Session]:
+        return [
+            session
+            for session in self._courier.visible(asked.local)
+            if not asked.resource or session.jid.resource == asked.resource
+        ]
+
+    def _tell(self, session: Session, watcher: JID) -> None:
+        assert session.presence is not None
+        self._courier.route(addressed(session.presence, watcher))
 
     def refuse(self, probe: Stanza) -> None:
         """Answer ``unsubscribed`` to the resource that has asked; it is no news for the roster of its user."""

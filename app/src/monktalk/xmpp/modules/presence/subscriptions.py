@@ -29,8 +29,8 @@ class Subscriptions:
         self._host = host
         self._courier = courier
 
-    async def send(self, session: Session, stanza: Stanza) -> JID:
-        """A user sends such a stanza. Returns the contact's bare JID.
+    async def send(self, session: Session, stanza: Stanza) -> tuple[JID, bool]:
+        """A user sends such a stanza. Returns the contact's bare JID, and whether the user knows that he exists.
 
         Raises :class:`StanzaError` for what is refused, :class:`StorageUnavailable`.
         """
@@ -51,7 +51,7 @@ class Subscriptions:
         self._push(user, contact.bare, change)
         if kind == SUBSCRIBED and outcome.passed_on:
             self._courier.reveal(user, contact)
-        return contact
+        return contact, not outcome.passed_on or bool(change.before.relation(contact.bare) - {"ask"})
 
     async def receive(self, stanza: Stanza, max_pending: int) -> None:
         """Such a stanza has come for a user of the host.
