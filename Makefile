@@ -32,10 +32,12 @@ lint: $(DEVELOPMENT) ## Check style, types and the direction of imports
 bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part
 	@PYTHONPATH=app $(PY) -m bench $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SERVERS),--servers $(SERVERS))
 
-docs: $(RUNTIME) ## Write the reference of the configuration from the code
+docs: $(RUNTIME) ## Write the references of the configurations from the code
 	@mkdir -p docs/reference
 	@$(PY) -m monktalk.common.config monktalk.xmpp.configuration:schema > docs/reference/configuration.md.new
 	@mv docs/reference/configuration.md.new docs/reference/configuration.md
+	@$(PY) -m monktalk.common.config monktalk.auth.settings:schema > docs/reference/auth-service.md.new
+	@mv docs/reference/auth-service.md.new docs/reference/auth-service.md
 
 lock: $(DEVELOPMENT) ## Resolve and hash the dependencies anew; UPGRADE=1 takes the newest
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements.txt

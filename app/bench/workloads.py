@@ -177,7 +177,7 @@ def _settled_memory(server: Server, loop: Loop) -> int:
         loop.run_for(1.0)
         waited += 1.0
         now = server.memory_kib()
-        if abs(now - memory) <= _SETTLED_SHARE * memory and waited >= 3.0:
+        if abs(now - memory) <= _SETTLED_SHARE * memory and waited >= 2.0:
             return now
         memory = now
     return memory

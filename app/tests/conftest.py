@@ -33,9 +33,10 @@ class Farm:
         key = json.dumps(overrides, sort_keys=True)
         program = self._programs.get(key)
         if program is None:
-            program = self._programs[key] = XmppServer(self._factory.mktemp("server"), self.auth, overrides)
+            program = XmppServer(self._factory.mktemp("server"), self.auth, overrides)
         if not program.running:
             program.launch()
+        self._programs[key] = program
         return program
 
     def close(self) -> None:

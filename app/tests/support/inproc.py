@@ -121,7 +121,8 @@ class ScriptedLink:
         self.written: list[bytes] = []
         self.paused = False
         self.closed = False
-        self.idle = 0.0
+        self.active = 1
+        self.idle = 0
         self.reading = asyncio.Event()
         """Cleared by a test: the client does not read what it is sent."""
         self.reading.set()

@@ -3,7 +3,7 @@
 An expected stanza is written as XML in the namespace ``jabber:client``. In it
 
 * the attribute value or text ``{any}`` matches any value that is there,
-* the text ``{more}`` in an element allows further attributes and children in it,
+* the text ``{more}`` in an element allows further attributes, children and text in it,
 * a child that every server may add on its own (:data:`IGNORABLE`) needs not be mentioned.
 
 The order of children does not matter, except that of children that look the same.
@@ -68,7 +68,9 @@ def difference(actual: ET.Element, expected: ET.Element, where: str = "") -> str
     text = text.replace(MORE, "").strip()
     return (
         _attribute_difference(actual, expected, where, more=more)
-        or (None if text in (ANY, _text(actual)) else f"{where}: the text is {_text(actual)!r}, expected {text!r}")
+        or _text_difference(_text(actual), text, where, more=more)
+        or _child_difference(list(actual), list(expected), where, more=more)
+    )
         or _child_difference(list(actual), list(expected), where, more=more)
     )
 
@@ -103,6 +105,12 @@ def _attribute_difference(actual: ET.Element, expected: ET.Element, where: str, 
             return f"{where}: the attribute {key!r} is {found!r}, expected {value!r}"
     surplus = set(actual.attrib) - set(expected.attrib) - {_LANG}
     return f"{where}: unexpected attributes {sorted(surplus)}" if surplus and not more else None
+
+
+def _text_difference(actual: str, expected: str, where: str, *, more: bool) -> str | None:
+    if expected in (ANY, actual) or (more and not expected):
+        return None
+    return f"{where}: the text is {actual!r}, expected {expected!r}"
 
 
 def _child_difference(actual: list[ET.Element], expected: list[ET.Element], where: str, *, more: bool) -> str | None:

@@ -46,6 +46,7 @@ class Program:
 
     def start(self, ready: Callable[[], bool]) -> None:
         """Start the program and wait until ``ready``; fail with its log when it ends before."""
+        beginning = self.log_size()
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._argv,
@@ -63,9 +64,9 @@ class Program:
             wait_until(ready_or_ended, f"{self.name} has started")
         except AssertionError:
             self.kill()
-            raise AssertionError(f"{self.name} did not get ready:\n{self.log_text()}") from None
+            raise AssertionError(f"{self.name} did not get ready:\n{self.log_text(beginning)}") from None
         if not self.running:
-            raise AssertionError(f"{self.name} ended with {self._process.returncode}:\n{self.log_text()}")
+            raise AssertionError(f"{self.name} ended with {self._process.returncode}:\n{self.log_text(beginning)}")
 
     def run(self) -> None:
         """Run the program to its end; fail with its log unless its exit status is 0."""

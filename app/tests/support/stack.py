@@ -134,7 +134,7 @@ class XmppServer(Program):
         self.control_socket = directory / "control.sock"
         self._ready_file = directory / "ready.json"
         self.certificate, self._key = make_certificate(directory, "server", HOSTS)
-        self._database_url = database_url or f"sqlite:///{directory / 'xmpp.db'}"
+        self.database_url = database_url or f"sqlite:///{directory / 'xmpp.db'}"
         self._ports: list[int] = []
         self.configure(overrides)
         super().__init__(
@@ -169,7 +169,7 @@ class XmppServer(Program):
             "listen": {"c2s": [{**listener, "starttls_required": True}, {**listener, "starttls_required": False}]},
             "tls": {"certificate": self.certificate, "key": self._key},
             "auth": {"url": self.auth.url, "username": self.auth.username, "password_file": password_file},
-            "database": {"url": self._database_url},
+            "database": {"url": self.database_url},
             # All tests come from one address and make more mistakes than people do.
             "limits": {"auth_failures_per_address": 100_000, "accepts_per_second": 10_000},
             "host": {
@@ -180,8 +180,8 @@ class XmppServer(Program):
 
     def launch(self) -> None:
         """Make the database, start the server and wait for its ready file."""
-        if not self._database_url.startswith("memory:"):
-            create_schema(self._database_url, self.directory)
+        if not self.database_url.startswith("memory:"):
+            create_schema(self.database_url, self.directory)
         self._ready_file.unlink(missing_ok=True)
         self.start(self._read_ready_file)
 

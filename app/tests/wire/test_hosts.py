@@ -100,7 +100,8 @@ async def test_an_isolated_host_and_one_that_does_not_exist_look_alike(server, a
     for to in (account("romeo", host="isolated.example").jid, "romeo@unknown.example"):
         answer = await outside.get("<vCard xmlns='vcard-temp'/>", to=to)
         error = answer.find("{jabber:client}error")
-        answers.append((error.get("type"), [(child.tag, child.text) for child in error]))
+        host = to.partition("@")[2]
+        answers.append((error.get("type"), [(child.tag, (child.text or "").replace(host, "HOST")) for child in error]))
     assert answers[0] == answers[1]
 
 

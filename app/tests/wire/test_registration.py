@@ -7,6 +7,7 @@ import pytest
 from tests.support.accounts import Account, fresh_name
 from tests.support.client import SASL, befriend
 from tests.support.matching import assert_matches, show
+from tests.support.polling import eventually
 from tests.support.roster import ROSTER, item, set_item
 from tests.support.stanzas import condition_of, payload_of
 
@@ -184,7 +185,9 @@ async def test_nothing_is_left_for_the_next_one_with_that_name(server_with, auth
     await romeo.send(f"<iq type='set' id='bye'><query xmlns='{REGISTER}'><remove/></query></iq>")
     await romeo.receives(f"<iq type='result' id='bye' to='{romeo.full}'/>")
     await romeo.stream_error("not-authorized")
-    assert (await item(juliet, romeo.bare)).state == ("none", False), "contacts are told"
+    await eventually(
+        lambda: item(juliet, romeo.bare), lambda found: found.state == ("none", False), "contacts are told"
+    )
     await juliet.send(f"<message to='{romeo.bare}' type='chat'><body>where are you?</body></message>")
     await juliet.settled()
     auth.insert(romeo.account)

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 
 from tests.support.client import befriend
+from tests.support.polling import eventually
 from tests.support.stanzas import condition_of, payload_of
 
 PING = "<ping xmlns='urn:xmpp:ping'/>"
@@ -90,8 +91,13 @@ async def test_last_activity_of_a_friend(server, account):
     await juliet.send("<presence type='unavailable'><status>to the tomb</status></presence>")
     await juliet.settled()
     await juliet.end()
-    await romeo.settled()
-    answer = payload_of(await romeo.get(f"<query xmlns='{LAST}'/>", to=juliet.bare))
+    answer = payload_of(
+        await eventually(
+            lambda: romeo.get(f"<query xmlns='{LAST}'/>", to=juliet.bare),
+            lambda node: node.get("type") == "result",
+            "the end of the session is remembered",
+        )
+    )
     assert 0 <= int(answer.get("seconds", "")) < 60
     assert answer.text == "to the tomb"
 

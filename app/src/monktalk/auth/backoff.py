@@ -3,10 +3,12 @@
 Failures are counted three times:
 
 pair      one account from one client address: whoever guesses there waits, up to `delay_limit`
-address   everything from one client address: whoever tries many accounts waits, up to `delay_limit`
-account   one account from everywhere: against guessing from many addresses. A long wait here would be a weapon
-          against the account's owner, so it ends at `account_delay_limit`, a second or two, and does not hold
-          for addresses from which the account has logged in lately.
+address   everything from one client address: whoever tries many accounts waits, up to `address_delay_limit`
+account   one account from everywhere, against guessing from many addresses: up to `account_delay_limit`
+
+The last two are short, seconds. A long wait of an account would be a weapon against its owner, and a long wait of an
+address one against everybody behind the same network address translation. Neither holds for accounts at addresses from
+which they have logged in lately.
 
 A wait means that passwords are refused unchecked; nothing sleeps. Refused attempts are not counted, so a wait ends.
 Accounts that do not exist are counted like others: a wait says nothing about them. Calls without a client address
@@ -98,7 +100,7 @@ class BackOff:
         self._entries: int = settings.entries
         common = (settings.window, settings.entries)
         self._pairs = _Table(settings.pair_failures, settings.delay, settings.delay_limit, *common)
-        self._addresses = _Table(settings.address_failures, settings.delay, settings.delay_limit, *common)
+        self._addresses = _Table(settings.address_failures, settings.delay, settings.address_delay_limit, *common)
         self._accounts = _Table(settings.account_failures, settings.delay, settings.account_delay_limit, *common)
         self._trusted: OrderedDict[bytes, None] = OrderedDict()
 
@@ -109,18 +111,12 @@ class BackOff:
         account, source, pair = self._keys(domain, user, address)
         now = self._clock.monotonic()
         with self._lock:
-            wait = 0.0 if pair in self._trusted else self._accounts.wait(account, now)
-            if address:
-                wait = max(wait, self._pairs.wait(pair, now), self._addresses.wait(source, now))
-        return wait
-
-    def address_wait(self, address: str) -> float:
-        """Return for how many seconds nothing is told to this client; 0 also for an unknown one."""
-        if not self._enabled or not address:
-            return 0.0
-        key = self._key("address", network(address))
-        with self._lock:
-            return self._addresses.wait(key, self._clock.monotonic())
+            if not address:
+                return self._accounts.wait(account, now)
+            wait = self._pairs.wait(pair, now)
+            if pair in self._trusted:
+                return wait
+            return max(wait, self._accounts.wait(account, now), self._addresses.wait(source, now))
 
     def failed(self, domain: str, user: str, address: str) -> None:
         """Count a wrong password."""
@@ -138,16 +134,6 @@ class BackOff:
             log.warning(
                 "back_off", scope=scope, domain=domain, user=user, address=address or "unknown", seconds=waits[scope]
             )
-
-    def missed(self, address: str) -> None:
-        """Count a question about an account that does not exist, when a client is behind it."""
-        if not self._enabled or not address:
-            return
-        key = self._key("address", network(address))
-        with self._lock:
-            wait = self._addresses.fail(key, self._clock.monotonic())
-        if wait > 0:
-            log.warning("back_off", scope="address", address=address, seconds=wait)
 
     def succeeded(self, domain: str, user: str, address: str) -> None:
         """Take note of a right password: it settles the failures of the pair, not those of the address."""

@@ -89,15 +89,10 @@ class AuthService:
 
         Raises:
             AccountMissing: there is no such account, or its password is not told.
-            Throttled: the client has tried too many accounts.
         """
         domain = self._find(call)
-        wait = self._back_off.address_wait(call.address)
-        if wait > 0:
-            raise Throttled(wait)
         stored = None if domain is None else self._ask(domain, lambda accounts: accounts.get_password(call.user))
         if stored is None:
-            self._back_off.missed(call.address)
             raise AccountMissing
         return stored
 

@@ -130,7 +130,20 @@ BACK_OFF: Final = Section(
             doc="Wrong passwords of one account, from wherever, that cost nothing.",
         ),
         Option("delay", Kind.DURATION, "1 s", minimum="1 ms", doc="The first wait."),
-        Option("delay_limit", Kind.DURATION, "5 min", minimum="1 ms", doc="The longest wait of a client address."),
+        Option(
+            "delay_limit",
+            Kind.DURATION,
+            "5 min",
+            minimum="1 ms",
+            doc="The longest wait for an account from one client address.",
+        ),
+        Option(
+            "address_delay_limit",
+            Kind.DURATION,
+            "15 s",
+            minimum="1 ms",
+            doc="The longest wait of a client address for accounts that did nothing wrong: many people may share it.",
+        ),
         Option(
             "account_delay_limit",
             Kind.DURATION,

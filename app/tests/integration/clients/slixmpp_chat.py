@@ -52,7 +52,7 @@ async def main(transport: str, port: str, jid: str, password: str, certificate: 
     client.ca_certs = Path(certificate)
     client.enable_direct_tls = transport == "direct"
     client.enable_starttls = transport == "starttls"
-    client.connect("127.0.0.1", int(port))
+    _ = client.connect("127.0.0.1", int(port))
     await client.online.wait()
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):

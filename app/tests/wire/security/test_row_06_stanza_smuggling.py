@@ -61,9 +61,9 @@ async def test_namespaces_with_characters_that_parsers_use_as_separators(server,
         f"<message to='{juliet.full}'><body>one</body><x xmlns='urn:a{separator}jabber:client{separator}body'/></message>"
     )
     await romeo.send(f"<a xmlns='jabber:client{separator}message' to='{juliet.full}'><body>forged</body></a>")
-    await romeo.stream_error("unsupported-stanza-type")
+    await romeo.stream_error("unsupported-stanza-type", "not-well-formed")
     received = [node for node in await juliet.drained() if node.tag.endswith("}message")]
-    assert [node.findtext("{jabber:client}body") for node in received] == ["one"]
+    assert [node.findtext("{jabber:client}body") for node in received] in ([], ["one"])
 
 
 SMUGGLED = {

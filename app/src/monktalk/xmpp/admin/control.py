@@ -26,7 +26,7 @@ from monktalk.common.jid import InvalidJID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.admin.commands import COMMANDS
 from monktalk.xmpp.admin.context import Context, Node
-from monktalk.xmpp.admin.registry import ERROR, CommandError, Result, run
+from monktalk.xmpp.admin.registry import ERROR, CommandError, Result, check_text, run
 from monktalk.xmpp.core.auth.errors import AccountExists, AccountMissing, AuthUnavailable, NotAllowed
 from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
@@ -123,6 +123,8 @@ class ControlSocket:
 
     async def _carry_out(self, name: str, arguments: Sequence[str], context: Context, uid: int) -> dict[str, Any]:
         try:
+            for argument in arguments:
+                check_text(argument)
             result = await run(COMMANDS, name, arguments, context)
         except CommandError as error:
             result = Result(str(error), None, error.code)

@@ -87,7 +87,9 @@ def run(invocation: Invocation) -> Result:
     if name is None or name == "help":
         from monktalk.xmpp.admin import usage  # noqa: PLC0415 - it loads all commands
 
-        return usage.overview() if name is None else usage.explain(invocation.arguments)
+        if name is None:
+            raise UsageError(usage.overview().text)
+        return usage.explain(invocation.arguments)
     entry = LOCAL.get(name)
     if entry is not None:
         entry.check(len(invocation.arguments))

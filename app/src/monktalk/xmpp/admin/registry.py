@@ -11,6 +11,7 @@ raising :class:`CommandError`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -39,6 +40,16 @@ class UsageError(CommandError):
     """The arguments of a command are not what it takes."""
 
     code = USAGE
+
+
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def check_text(text: str) -> None:
+    """Raise :class:`UsageError` for a character that no XML may hold: a client could not read what is made of it."""
+    found = _NOT_XML.search(text)
+    if found is not None:
+        raise UsageError(f"The character U+{ord(found[0]):04X} can't be used here.")
 
 
 @dataclass(frozen=True)

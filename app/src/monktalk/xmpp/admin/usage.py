@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from monktalk.xmpp.admin.commands import COMMANDS
 from monktalk.xmpp.admin.local import LOCAL
-from monktalk.xmpp.admin.registry import USAGE, Command, Result, UsageError, collect, command
+from monktalk.xmpp.admin.registry import Command, Result, UsageError, collect, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,19 +40,19 @@ def groups() -> dict[str, list[Command]]:
     return found
 
 
-def overview(code: int = USAGE) -> Result:
+def overview() -> Result:
     """The list of all commands."""
     parts = [_HEAD]
     for group, entries in groups().items():
         parts.append(f"\n{group}:")
         parts += [f"  {entry.usage}\n      {entry.doc}" for entry in entries]
-    return Result("\n".join(parts), _data(catalogue().values()), code)
+    return Result("\n".join(parts), _data(catalogue().values()))
 
 
 def explain(arguments: list[str]) -> Result:
     """The list of all commands, or what there is to know of some. Raises :class:`UsageError`."""
     if not arguments:
-        return overview(0)
+        return overview()
     if len(arguments) > 1:
         raise UsageError("help takes one command. Usage: mongooseimctl help [COMMAND]")
     pattern = arguments[0].replace("-", "_")

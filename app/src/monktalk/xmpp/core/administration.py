@@ -38,18 +38,28 @@ async def remove_account(host: VirtualHost, user: str, goodbye: Callable[[], Non
     """Remove an account with everything that belongs to it, and end its sessions.
 
     An account that only this server remembers, since an earlier removal was cut short, is removed here. ``goodbye`` is
-    called when nobody can log in any more and before the sessions end. Raises AccountMissing, AuthUnavailable, NotAllowed.
+    called when everything is gone and only the streams are still to be closed. Raises AccountMissing, AuthUnavailable,
+    NotAllowed.
     """
     try:
         await host.auth.remove_user(user)
     except AccountMissing:
         if await host.server.storage.accounts.find(host.domain, user) is None:
             raise
-    goodbye()
-    # XEP-0077 section 3.2 has this condition for streams of an account that is gone.
-    end_sessions(host, user, "the account was removed", condition="not-authorized")
-    await host.hooks.account_removed(user)
-    await host.server.storage.accounts.delete(host.domain, user)
+    sessions = host.user_sessions(user)
+    streams = [session.stream for session in sessions if session.stream is not None]
+    for stream in streams:
+        stream.link.pause()
+    for session in sessions:
+        session.end("the account was removed")
+    try:
+        await host.hooks.account_removed(user)
+        await host.server.storage.accounts.delete(host.domain, user)
+    finally:
+        goodbye()
+        for stream in streams:
+            # The condition that XEP-0077 section 3.2 has for streams of an account that is gone.
+            stream.fail(StreamError("not-authorized", "the account was removed"))
     log.info("account_removed", host=host.domain, user=user)
 
 

@@ -45,9 +45,12 @@ class Link(Protocol):
     def resume(self) -> None:
         """Read again."""
 
+    active: int
+    """The second, of a clock of its own, in which something came from the client last."""
+
     @property
-    def idle(self) -> float:
-        """Seconds since something came from the client."""
+    def idle(self) -> int:
+        """Seconds since then."""
 
     async def drained(self) -> None:
         """Wait until the client has taken most of what it was sent, or the connection has ended."""
@@ -60,7 +63,8 @@ class ClosedLink:
     peer = ""
     port = 0
     kind = "closed"
-    idle = 0.0
+    active = 0
+    idle = 0
 
     def write(self, data: bytes) -> None:
         """Drop the data."""

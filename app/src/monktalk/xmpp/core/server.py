@@ -193,7 +193,7 @@ class Server:
             recipient = stanza.recipient = stanza.sender.to_bare()
         host = self.hosts.get(recipient.domain)
         if host is not source and (host is None or host.isolated or source.isolated):
-            raise StanzaError("remote-server-not-found", f"{recipient.domain} can't be reached from here")
+            raise StanzaError("remote-server-not-found", "that domain can't be reached from here")
         host.deliver(stanza)
 
     def send_to(self, jid: JID, raw: bytes) -> bool:

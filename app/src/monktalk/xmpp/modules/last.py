@@ -87,6 +87,7 @@ class Last(Module):
     async def _answer(self, user: str) -> Reply:
         if self.host.available_sessions(user):
             return self._reply(self.host.server.clock.now())
+        await self._written(user)
         found = await self._store.get(self.host.domain, user, KEY)
         if found is None:
             raise StanzaError("item-not-found", "the account has not been online yet")
@@ -130,6 +131,12 @@ class Last(Module):
             if self._writing.get(user) is asyncio.current_task():
                 del self._writing[user]
 
+    async def _written(self, user: str) -> None:
+        """Wait until it is stored that the user has just left."""
+        writing = self._writing.get(user)
+        if writing is not None:
+            await asyncio.wait([writing])
+
     async def remember(self, user: str, logout: Logout) -> None:
         """Store when the account was here last. Raises :class:`StorageUnavailable`."""
         status = logout.status[:_MAX_STATUS]
@@ -138,7 +145,5 @@ class Last(Module):
     @HostHooks.account_removed.handler()
     async def removed(self, user: str) -> None:
         """Forget the account; its last session has just ended."""
-        writing = self._writing.get(user)
-        if writing is not None:
-            await asyncio.wait([writing])
+        await self._written(user)
         await self._store.delete_owner(self.host.domain, user)

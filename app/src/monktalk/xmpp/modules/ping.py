@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -29,19 +28,19 @@ _REQUEST: Final = f"><ping xmlns='{ns.PING}'/></iq>".encode()
 _MOST_PARTS: Final = 15
 
 
-class _Waiting(NamedTuple):
-    """A ping that may be answered until ``deadline``."""
+class _Asked(NamedTuple):
+    """A ping that may be answered until ``deadline``; ``active`` tells when something came on ``link`` before it."""
 
     deadline: float
-    session: Session
     link: Link
+    active: int
 
 
 class Ping(Module):
     """XMPP Ping (XEP-0199), both ways.
 
-    The sessions are looked at in turn, a part of them every second, and any input counts as an answer. A client that
-    gives none loses its connection; with stream management it may resume the session.
+    The sessions are looked at in turn, a part of them every second, each at least four times in an interval. Any input
+    counts as an answer. A client that gives none loses its connection; with stream management it may resume the session.
     """
 
     name = "ping"
@@ -69,8 +68,7 @@ class Ping(Module):
         self._ids = count(1)
         self._part = 0
         self._parts: list[set[Session]] = []
-        self._waiting: deque[_Waiting] = deque()
-        self._pinged: set[Session] = set()
+        self._asked: dict[Session, _Asked] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._spread()
 
@@ -102,7 +100,7 @@ class Ping(Module):
     def closed(self, session: Session, _reason: str) -> None:
         """Forget the session."""
         self._part_of(session).discard(session)
-        self._pinged.discard(session)
+        self._asked.pop(session, None)
 
     def _spread(self) -> None:
         """Divide the sessions, so that each is looked at four times in an interval."""
@@ -122,29 +120,34 @@ class Ping(Module):
             log.exception("pinging_failed", host=self.host.domain)
 
     def look(self) -> None:
-        """End the connections whose time for an answer is over, and ping the silent ones in the next part of the sessions."""
-        now = self.host.server.clock.monotonic()
-        waiting = self._waiting
-        while waiting and waiting[0].deadline <= now:
-            self._judge(waiting.popleft())
-        interval = self.settings.interval
-        if not interval:
+        """Look at the next part of the sessions: ping silent clients, and end connections on which nothing comes any more."""
+        if not self.settings.interval:
             return
+        now = self.host.server.clock.monotonic()
         self._part = (self._part + 1) % len(self._parts)
-        deadline = now + self.settings.timeout
         for session in list(self._parts[self._part]):
             link = session.link
-            if link is not None and link.idle >= interval and session not in self._pinged:
-                self._pinged.add(session)
-                waiting.append(_Waiting(deadline, session, link))
-                number = f"ping-{next(self._ids)}"
-                addresses = {"from": self.host.domain, "to": session.jid.full}
-                session.send(open_tag(IQ, {**addresses, "type": "get", "id": number}) + _REQUEST)
+            if link is None or link.idle < self.settings.interval:
+                self._asked.pop(session, None)
+                continue
+            asked = self._asked.get(session)
+            if asked is None or asked.link is not link or asked.active != link.active:
+                self._ask(session, link, now)
+            elif asked.deadline <= now:
+                self._give_up(session, link)
 
-    def _judge(self, ping: _Waiting) -> None:
-        session = ping.session
-        self._pinged.discard(session)
-        # The clock of the connection counts whole seconds: what came within the first one after the ping has come in time.
-        if session.link is ping.link and session.stream is not None and ping.link.idle > self.settings.timeout + 1:
-            log.info("ping_not_answered", jid=session.jid.full, idle=int(ping.link.idle))
+    def _ask(self, session: Session, link: Link, now: float) -> None:
+        patience = self.settings.timeout
+        idle_time = self.host.limits.idle_time
+        if idle_time:
+            patience = min(patience, max(1.0, idle_time - link.idle))
+        self._asked[session] = _Asked(now + patience, link, link.active)
+        number = f"ping-{next(self._ids)}"
+        addresses = {"from": self.host.domain, "to": session.jid.full}
+        session.send(open_tag(IQ, {**addresses, "type": "get", "id": number}) + _REQUEST)
+
+    def _give_up(self, session: Session, link: Link) -> None:
+        del self._asked[session]
+        if session.stream is not None:
+            log.info("ping_not_answered", jid=session.jid.full, idle=link.idle)
             session.stream.fail(StreamError("connection-timeout", "the ping was not answered"), resumable=True)

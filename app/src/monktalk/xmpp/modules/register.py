@@ -74,7 +74,7 @@ class Register(Module):
     @HostHooks.stream_features.handler()
     def announce(self, stream: ClientStream, features: list[bytes]) -> None:
         """Say that accounts can be made, to those who may make one."""
-        if stream.user is None and self._admits(stream.link.peer):
+        if stream.user is None and self._admits(stream.peer):
             features.append(_FEATURE)
 
     def _admits(self, peer: str) -> bool:
@@ -94,13 +94,13 @@ class Register(Module):
         try:
             if stanza.attributes.get("to", self.host.domain) != self.host.domain:
                 raise StanzaError("item-not-found", f"this stream is to {self.host.domain}")
-            if not self._admits(stream.link.peer):
+            if not self._admits(stream.peer):
                 raise StanzaError("not-allowed", "accounts are not made from this address")
             if kind == "get":
                 stream.link.write(iq_result(stanza, self._form()))
             else:
                 user, password = self._read_new(_query(stanza))
-                self._count(stream.link.peer)
+                self._count(stream.peer)
                 stream.run(self._create(stream, stanza, user, password))
         except StanzaError as error:
             stream.link.write(error_reply(stanza, error) or b"")
@@ -148,7 +148,7 @@ class Register(Module):
 
     async def _create(self, stream: ClientStream, stanza: Stanza, user: str, password: str) -> None:
         try:
-            await create_account(self.host, user, password, stream.link.peer)
+            await create_account(self.host, user, password, stream.peer)
         except AccountExists:
             error = StanzaError("conflict", "there is such an account already")
         except NotAllowed:
@@ -158,7 +158,7 @@ class Register(Module):
         except StorageUnavailable:
             error = STORAGE_DOWN
         else:
-            log.info("registered", host=self.host.domain, user=user, ip=stream.link.peer)
+            log.info("registered", host=self.host.domain, user=user, ip=stream.peer)
             stream.link.write(iq_result(stanza))
             return
         stream.link.write(error_reply(stanza, error) or b"")
@@ -173,14 +173,14 @@ class Register(Module):
         )
 
     @iq("set", ns.REGISTER, "query", to=(Target.HOST, Target.SELF))
-    async def change(self, request: Stanza, _session: Session | None) -> Reply:
+    async def change(self, request: Stanza, session: Session | None) -> Reply:
         """Change the password, or remove the account."""
         user, query = self._account(request), _query(request)
         try:
             if find(query, ns.REGISTER, "remove") is not None:
                 if len(query) != 1:
                     raise StanzaError("bad-request", "<remove/> stands alone")
-                await self._remove(request, user)
+                await self._remove(request, user, session.stream if session is not None else None)
             else:
                 await self._change_password(query, user)
         except AccountMissing:
@@ -199,13 +199,14 @@ class Register(Module):
             raise StanzaError("registration-required", f"accounts of {self.host.domain} are managed from there")
         return request.sender.local
 
-    async def _remove(self, request: Stanza, user: str) -> None:
+    async def _remove(self, request: Stanza, user: str, stream: ClientStream | None) -> None:
         if not self.settings.removal:
             raise StanzaError("not-allowed", "accounts are not removed here")
 
         def goodbye() -> None:
-            # The sessions end before this request is over, so its answer can't wait for that.
-            self.host.server.send_to(request.sender, iq_result(request))
+            # The session has ended: its answer to the request would go nowhere.
+            if stream is not None:
+                stream.link.write(iq_result(request))
 
         await remove_account(self.host, user, goodbye)
         log.info("unregistered", host=self.host.domain, user=user)

@@ -202,8 +202,8 @@ class Vcard(Module):
     def advertise(self, stanza: Stanza, session: Session) -> Stanza:
         """Say in presence which photo the user has (XEP-0398 section 4).
 
-        The client's own word stands where it names a hash or says by an empty ``<photo/>`` that there is none. It is
-        completed where it says nothing: without the element, or with an empty one.
+        A client that says by an empty ``<photo/>`` that there is none is left alone. What others say is completed (when they
+        say nothing, or that they don't know yet) and corrected.
         """
         known = self._peek(session)
         if known is UNKNOWN or stanza.type is not None:
@@ -224,7 +224,9 @@ class Vcard(Module):
         said = text_of(update, ns.VCARD_UPDATE, "photo") if update is not None else None
         if said is None:
             return bool(photo_hash)
-        # Presence that is broadcast again has what the server said before.
+        if said and photo_hash:
+            return said != photo_hash
+        # Presence that is broadcast again has what the server said before; that there is no photo is the client's to say.
         return said == (session.extra or {}).get(self.name)
 
     def _peek(self, session: Session) -> Card | Unknown | None:

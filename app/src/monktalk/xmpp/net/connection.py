@@ -145,13 +145,14 @@ class TcpConnection(asyncio.Protocol):
             self._closing = True
             self._transport.close()
             return None
-        if not self.secure and tls.established:
+        if tls.established is not self.secure:
             self.secure = True
             log.debug("tls_established", ip=self.peer, version=tls.version)
         if plain is None:
             self._transport.close()
             return None
-        self._send_raw(tls.outgoing())
+        if tls.has_output:
+            self._send_raw(tls.outgoing())
         return plain
 
     def pause_writing(self) -> None:
@@ -272,7 +273,7 @@ class TcpConnection(asyncio.Protocol):
         return int(name[1]) if name else 0
 
     @property
-    def idle(self) -> float:
+    def idle(self) -> int:
         """Seconds since something came from the client."""
         return self._listener.tick - self.active
 

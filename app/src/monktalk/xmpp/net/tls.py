@@ -137,32 +137,36 @@ class TlsLayer:
     def decrypt(self, data: bytes) -> bytes | None:
         """Take bytes from the network; returns what they hold, or None when the peer has ended TLS.
 
-        Raises :class:`ssl.SSLError`. Handshake output may be waiting afterwards, see :meth:`outgoing`.
+        Raises :class:`ssl.SSLError`. Output of TLS itself may be waiting afterwards, see :meth:`outgoing`.
         """
         incoming = self._incoming
         incoming.write(data)
         if not self.established and not self._handshake():
             return b""
-        read = self._object.read
+        connection = self._object
         try:
-            first = read(_READ_SIZE)
+            # What comes out is shorter than what went in, unless a record was begun before.
+            first = connection.read(len(data))
         except ssl.SSLWantReadError:
             return b""
         except ssl.SSLZeroReturnError:
             return None
         if not first:
             return None
-        if not incoming.pending and not self._object.pending():
+        if not incoming.pending and not connection.pending():
             return first
-        parts = [first]
+        return first + self._read_rest()
+
+    def _read_rest(self) -> bytes:
+        parts = []
         try:
-            while incoming.pending or self._object.pending():
-                part = read(_READ_SIZE)
+            while self._incoming.pending or self._object.pending():
+                part = self._object.read(_READ_SIZE)
                 if not part:
                     break
                 parts.append(part)
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            pass  # what has been read comes first; the end is found again at the next read
+            log.debug("tls_read_stopped")  # a record is not complete, or the end is found again at the next read
         return b"".join(parts)
 
     def _handshake(self) -> bool:
@@ -180,6 +184,11 @@ class TlsLayer:
         """The bytes to send for ``data``, handshake output that is waiting included."""
         self._object.write(data)
         return self._outgoing.read()
+
+    @property
+    def has_output(self) -> bool:
+        """Whether output of the handshake or of TLS itself is waiting."""
+        return self._outgoing.pending > 0
 
     def outgoing(self) -> bytes:
         """Output of the handshake or of TLS itself."""

@@ -74,9 +74,7 @@ async def test_host(server):
 async def test_contact_addresses(server):
     query = payload(await server.login("romeo").iq("get", INFO, to=HOST))
     form = query.find(f"{{{ns.DATA_FORMS}}}x")
-    fields = {
-        field.get("var"): [value.text for value in field] for field in form.findall(f"{{{ns.DATA_FORMS}}}field")
-    }
+    fields = {field.get("var"): [value.text for value in field] for field in form.findall(f"{{{ns.DATA_FORMS}}}field")}
     assert fields == {
         "FORM_TYPE": [ns.SERVER_INFO],
         "abuse-addresses": [f"mailto:abuse@{HOST}", f"xmpp:abuse@{HOST}"],
@@ -130,7 +128,9 @@ async def test_nodes(server):
             assert condition(answer) == "item-not-found/cancel"
 
 
-@pytest.mark.parametrize("query", [INFO, ITEMS, INFO.replace("/>", " node='list'/>"), ITEMS.replace("/>", " node='x'/>")])
+@pytest.mark.parametrize(
+    "query", [INFO, ITEMS, INFO.replace("/>", " node='list'/>"), ITEMS.replace("/>", " node='x'/>")]
+)
 async def test_strangers_learn_nothing_about_accounts(server, query):
     romeo, juliet = server.login("romeo"), await server.online("juliet")
     await RosterModule.of(server.host).set_item("juliet", f"romeo@{HOST}", subscription="to")

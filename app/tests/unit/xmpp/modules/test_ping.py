@@ -35,9 +35,15 @@ def pings(client):
     return [node for node in client.stanzas() if node.find(f"{{{ns.PING}}}ping") is not None]
 
 
+def talk(client) -> None:
+    """Something comes from the client."""
+    client.link.active += client.link.idle
+    client.link.idle = 0
+
+
 def answer(client, ping) -> None:
     """What a client answers, and what its connection notices."""
-    client.link.idle = 0
+    talk(client)
     client.send(f"<iq type='result' id='{ping.get('id')}' to='{HOST}'/>")
 
 
@@ -72,15 +78,15 @@ async def test_a_client_that_answers_stays(server):
         for ping in pings(romeo):
             asked += 1
             answer(romeo, ping)
-    assert asked >= 3
+    assert asked >= 8
     assert not romeo.link.closed
 
 
 async def test_any_input_counts_as_an_answer(server):
     romeo = server.login("romeo")
     pass_time(server, 5)
-    romeo.link.idle = 0
-    pass_time(server, 14)
+    talk(romeo)
+    pass_time(server, 13)
     assert not romeo.link.closed
 
 
@@ -91,6 +97,15 @@ async def test_a_client_that_does_not_answer_loses_its_session(server):
     error = next(node for node in romeo.stanzas() if node.tag.endswith("}error"))
     assert error[0].tag == f"{{{ns.STREAM_ERRORS}}}connection-timeout"
     assert not server.host.user_sessions("romeo")
+
+
+async def test_the_idle_time_of_connections_is_kept_to():
+    async with site(MODULES, "[modules.ping]\ninterval = 5\ntimeout = 60\n[limits]\nidle_time = 12\n") as server:
+        romeo = server.login("romeo")
+        pass_time(server, 11)
+        assert not romeo.link.closed
+        pass_time(server, 3)
+        assert romeo.link.closed
 
 
 async def test_with_stream_management_the_session_can_be_resumed(server):
@@ -108,7 +123,7 @@ async def test_with_stream_management_the_session_can_be_resumed(server):
 async def test_a_client_that_talks_is_left_alone(server):
     romeo = server.login("romeo")
     for _ in range(20):
-        romeo.link.idle = 0
+        talk(romeo)
         pass_time(server, 1)
     assert not pings(romeo)
 

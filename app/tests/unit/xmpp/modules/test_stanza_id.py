@@ -72,7 +72,9 @@ async def test_a_receipt_gets_one(server):
 @pytest.mark.parametrize("by", [JULIET, f"JULIET@{HOST}/x", HOST])
 async def test_forged_ids_are_taken_away(server, by):
     forged = f"<stanza-id xmlns='{ns.STANZA_ID}' by='{by}' id='forged'/>"
-    honest = f"<stanza-id xmlns='{ns.STANZA_ID}' by='room@rooms.example' id='1'/><origin-id xmlns='{ns.STANZA_ID}' id='2'/>"
+    honest = (
+        f"<stanza-id xmlns='{ns.STANZA_ID}' by='room@rooms.example' id='1'/><origin-id xmlns='{ns.STANZA_ID}' id='2'/>"
+    )
     message = await delivered(
         server, f"<message to='{JULIET}' type='chat' xml:lang='it'>{forged}<body>ciao</body>{honest}</message>"
     )

@@ -22,7 +22,7 @@ LIMITS = "[modules.vcard]\nmax_size = 4096\nmax_photo_size = 1024\n"
 ROMEO = f"romeo@{HOST}"
 GET = f"<vCard xmlns='{ns.VCARD}'/>"
 IMAGE = bytes(range(256))
-HASH = hashlib.sha1(IMAGE).hexdigest()
+HASH = hashlib.sha1(IMAGE, usedforsecurity=False).hexdigest()
 UPDATE = f"{{{ns.VCARD_UPDATE}}}x"
 PHOTO = f"{{{ns.VCARD_UPDATE}}}photo"
 
@@ -138,14 +138,20 @@ async def test_the_hash_is_added_where_the_client_says_nothing(server, watcher, 
     assert own == []
 
 
-@pytest.mark.parametrize("said", ["", "0123456789abcdef0123456789abcdef01234567"])
-async def test_the_word_of_the_client_stands(server, watcher, said):
+@pytest.mark.parametrize(("said", "seen"), [("", ""), ("0123456789abcdef0123456789abcdef01234567", HASH), (HASH, HASH)])
+async def test_the_word_of_the_client(server, watcher, said, seen):
+    """XEP-0398 section 4: that there is no photo is for the client to say; another hash than the right one is corrected."""
     await put(server, "romeo", card(image=IMAGE))
     await server.login("romeo").available(f"<x xmlns='{ns.VCARD_UPDATE}'><photo>{said}</photo></x>")
-    assert shown(watcher) == [said]
+    assert shown(watcher) == [seen]
 
 
-@pytest.mark.parametrize("stored", [None, card(), "<vCard xmlns='vcard-temp'><PHOTO><BINVAL>***</BINVAL></PHOTO></vCard>", "<"])
+async def test_a_hash_that_can_not_be_checked_stands(server, watcher):
+    await server.login("romeo").available(f"<x xmlns='{ns.VCARD_UPDATE}'><photo>{HASH}</photo></x>")
+    assert shown(watcher) == [HASH]
+
+
+@pytest.mark.parametrize("stored", [None, card(), card(image=IMAGE).replace("AAEC", "*"), "<"])
 async def test_without_a_photo_presence_stays_as_it_is(server, watcher, stored):
     if stored is not None:
         await put(server, "romeo", stored)
@@ -174,7 +180,7 @@ async def test_a_new_photo_is_announced(server, watcher):
     await romeo.iq("set", card("Montague", image=IMAGE))
     assert shown(watcher) == []
     await romeo.iq("set", card(image=IMAGE[:10]))
-    assert shown(watcher) == [hashlib.sha1(IMAGE[:10]).hexdigest()]
+    assert shown(watcher) == [hashlib.sha1(IMAGE[:10], usedforsecurity=False).hexdigest()]
     await romeo.iq("set", card())
     assert shown(watcher) == [""]
     await romeo.iq("set", card(image=IMAGE))

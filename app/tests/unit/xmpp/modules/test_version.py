@@ -15,7 +15,10 @@ from tests.support.inproc import HOST, payload, site
     ("text", "shown"),
     [
         ("", {"name": "MonkTalk", "version": metadata.version("monktalk")}),
-        ("[modules.version]\nos = 'Debian'\n", {"name": "MonkTalk", "version": metadata.version("monktalk"), "os": "Debian"}),
+        (
+            "[modules.version]\nos = 'Debian'\n",
+            {"name": "MonkTalk", "version": metadata.version("monktalk"), "os": "Debian"},
+        ),
         ("[modules.version]\nname = 'Chat'\nversion = ''\n", {"name": "Chat", "version": ""}),
     ],
     ids=["by default", "with the operating system", "hidden"],

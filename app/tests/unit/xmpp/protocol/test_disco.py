@@ -38,7 +38,7 @@ def test_info_is_written_in_a_fixed_order_and_read_back():
     ],
 )
 def test_ill_formed_info_is_refused(inner):
-    with pytest.raises(ValueError, match="lacks|twice"):
+    with pytest.raises(ValueError, match=r"lacks|twice"):
         Info.from_element(from_bytes(f"<query xmlns='{ns.DISCO_INFO}'>{inner}</query>".encode()))
 
 

@@ -84,7 +84,7 @@ def _parse(server: Server, text: str) -> Stanza:
     data = text.strip().encode()
     stream = XmlStream(server.parsers, len(data) + len(_HEADER))
     found = []
-    for event in [*stream.receive(_HEADER), *stream.receive(data)]:
+    for event in [*stream.receive(_HEADER), *(stream.receive(data) if data else ())]:
         if isinstance(event, StreamFault):
             raise CommandError(f"Stanza is incorrect: {event.error}")
         if isinstance(event, Stanza):

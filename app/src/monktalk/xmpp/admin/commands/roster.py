@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from monktalk.common.jid import JID, InvalidJID
-from monktalk.xmpp.admin.registry import CommandError, Result, Table, UsageError, command
+from monktalk.xmpp.admin.registry import CommandError, Result, Table, UsageError, check_text, command
 from monktalk.xmpp.modules.roster import RosterModule
 from monktalk.xmpp.protocol.errors import StanzaError
 
@@ -127,6 +127,7 @@ def _read_template(path: Path) -> list[tuple[str, str, str, str]]:
         raise CommandError(f"{path} can't be read by the server: {error.strerror}") from None
     except UnicodeDecodeError:
         raise CommandError(f"{path} is not UTF-8") from None
+    check_text(text)
     try:
         return parse_template(text)
     except ValueError as error:

@@ -215,6 +215,7 @@ class AuthProvider:
             AuthUnavailable: whether the account was deleted is unknown.
         """
         await self._change("remove_user", user, lambda: self._client.remove_user(user, self.host, address))
+        self._cache.put(self._cache.digest(user), self._exists, value=False, positive=False)
 
     def forget(self, user: str) -> None:
         """Drop what is remembered of `user`, as another process has changed the account."""

@@ -75,14 +75,11 @@ class Presence(Module):
 
     def __init__(self, host: VirtualHost, settings: Settings) -> None:
         super().__init__(host, settings)
+        self._rosters = RosterModule.of(host)
         self._courier = Courier(host)
-        self._subscriptions = Subscriptions(host, self._courier)
-        self._probes = Probes(host, self._courier)
+        self._subscriptions = Subscriptions(host, self._rosters, self._courier)
+        self._probes = Probes(host, self._rosters, self._courier)
         self._inboxes = Inboxes(host.server, self._receive)
-
-    @property
-    def _rosters(self) -> RosterModule:
-        return RosterModule.of(self.host)
 
     # -- for other modules -------------------------------------------------------------------------------------------
 
@@ -253,24 +250,25 @@ class Presence(Module):
             return
         farewell = unavailable(session.jid)
         roster = self._rosters.peek(session.jid.local)
-        if roster is not None or session.presence is None:
-            self._depart(session, farewell, roster or EMPTY)
-        else:
-            _ = self.host.server.spawn(self._depart_later(session, farewell))
+        if roster is None and session.presence is not None:
+            _ = self.host.server.spawn(self._tell_subscribers(session.jid, farewell))
+        self._depart(session, farewell, roster or EMPTY)
 
-    async def _depart_later(self, session: Session, farewell: Stanza) -> None:
+    async def _tell_subscribers(self, jid: JID, farewell: Stanza) -> None:
+        """Tell them when the storage has said who they are, unless the resource is there again."""
         for delay in (*FAREWELL_RETRIES, None):
             try:
-                roster = await self._rosters.get_roster(session.jid.local)
-                break
+                roster = await self._rosters.get_roster(jid.local)
             except StorageUnavailable as error:
                 if delay is None:
-                    log.warning("contacts_not_told", jid=session.jid.full, reason=str(error))
+                    log.warning("subscribers_not_told", jid=jid.full, reason=str(error))
                     return
                 await asyncio.sleep(delay)
-        successor = self.host.sessions.get(session.jid.local, {}).get(session.jid.resource)
+            else:
+                break
+        successor = self.host.sessions.get(jid.local, {}).get(jid.resource)
         if successor is None or successor.presence is None:
-            self._depart(session, farewell, roster)
+            self._courier.broadcast(farewell, roster.subscribers)
 
     # -- directed presence -------------------------------------------------------------------------------------------
 

@@ -8,13 +8,13 @@ from monktalk.common.jid import JID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.modules.presence.stanzas import UNAVAILABLE, addressed, make
 from monktalk.xmpp.modules.presence.states import UNSUBSCRIBED
-from monktalk.xmpp.modules.roster import Roster, RosterModule
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
 if TYPE_CHECKING:
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.session import Session
     from monktalk.xmpp.modules.presence.courier import Courier
+    from monktalk.xmpp.modules.roster import Roster, RosterModule
     from monktalk.xmpp.protocol.stanza import Stanza
 
 log = get_logger(__name__)
@@ -23,8 +23,9 @@ log = get_logger(__name__)
 class Probes:
     """Answers for the users of one host."""
 
-    def __init__(self, host: VirtualHost, courier: Courier) -> None:
+    def __init__(self, host: VirtualHost, rosters: RosterModule, courier: Courier) -> None:
         self._host = host
+        self._rosters = rosters
         self._courier = courier
 
     def announced(self, user: str, watcher: JID) -> None:
@@ -35,7 +36,7 @@ class Probes:
         """
         if not self._courier.visible(user):
             return
-        roster = RosterModule.of(self._host).peek(user)
+        roster = self._rosters.peek(user)
         if roster is not None:
             self._show(user, watcher, roster)
         else:
@@ -43,7 +44,7 @@ class Probes:
 
     async def _read_and_show(self, user: str, watcher: JID) -> None:
         try:
-            roster = await RosterModule.of(self._host).get_roster(user)
+            roster = await self._rosters.get_roster(user)
         except StorageUnavailable as error:
             log.warning("probe_not_answered", user=user, host=self._host.domain, reason=str(error))
         else:

@@ -10,13 +10,13 @@ from monktalk.xmpp.core.auth.errors import AuthUnavailable
 from monktalk.xmpp.modules.presence import states
 from monktalk.xmpp.modules.presence.stanzas import make, request_payload, stamped
 from monktalk.xmpp.modules.presence.states import SUBSCRIBE, SUBSCRIBED, UNSUBSCRIBE, UNSUBSCRIBED, Outcome
-from monktalk.xmpp.modules.roster import Change, Roster, RosterModule
 from monktalk.xmpp.protocol.errors import StanzaError
 
 if TYPE_CHECKING:
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.session import Session
     from monktalk.xmpp.modules.presence.courier import Courier
+    from monktalk.xmpp.modules.roster import Change, Roster, RosterModule
     from monktalk.xmpp.protocol.stanza import Stanza
 
 log = get_logger(__name__)
@@ -25,8 +25,9 @@ log = get_logger(__name__)
 class Subscriptions:
     """Applies the state machine (see :mod:`states`) to the rosters of one host, and tells those concerned."""
 
-    def __init__(self, host: VirtualHost, courier: Courier) -> None:
+    def __init__(self, host: VirtualHost, rosters: RosterModule, courier: Courier) -> None:
         self._host = host
+        self._rosters = rosters
         self._courier = courier
 
     async def send(self, session: Session, stanza: Stanza) -> tuple[JID, bool]:
@@ -105,13 +106,13 @@ class Subscriptions:
             outcome = step(roster)
             return outcome.roster
 
-        change = await RosterModule.of(self._host).change(user, edit)
+        change = await self._rosters.change(user, edit)
         assert outcome is not None
         return change, outcome
 
     def _push(self, user: str, contact: str, change: Change) -> None:
         if change.before.items.get(contact) != change.after.items.get(contact):
-            RosterModule.of(self._host).push(user, contact, change)
+            self._rosters.push(user, contact, change)
 
     def _deliver(self, user: str, stanza: Stanza) -> None:
         """Requests go to the available resources, what becomes of subscriptions to the interested ones."""
@@ -122,7 +123,7 @@ class Subscriptions:
 
     async def _exists(self, user: str) -> bool:
         """Whether there is such an account; when nobody knows, there is."""
-        if user in self._host.sessions or await RosterModule.of(self._host).has_roster(user):
+        if user in self._host.sessions or await self._rosters.has_roster(user):
             return True
         try:
             return await self._host.auth.exists(user)

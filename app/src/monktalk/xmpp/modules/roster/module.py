@@ -40,6 +40,13 @@ class RosterModule(Module):
     features = (ns.ROSTER,)
     options = (
         Option("max_items", Kind.INTEGER, 1000, minimum=1, doc="Contacts that a roster may have."),
+        Option(
+            "max_size",
+            Kind.SIZE,
+            "512 KiB",
+            minimum=4096,
+            doc="Characters that all addresses, names and groups of a roster may have together.",
+        ),
         Option("max_groups", Kind.INTEGER, 50, minimum=0, doc="Groups that a contact may be in."),
         Option(
             "max_length", Kind.INTEGER, 1023, minimum=1, doc="Characters that the name of a contact or group may have."
@@ -88,14 +95,20 @@ class RosterModule(Module):
     async def change(self, user: str, edit: Edit) -> Change:
         """Edit a roster (see :meth:`RosterStore.change`); pushing is up to the caller.
 
-        Raises :class:`StanzaError` (``resource-constraint``) also when the roster would have too many contacts.
+        Raises :class:`StanzaError` (``resource-constraint``) also when the roster would become larger than is allowed.
         """
 
         def limited(roster: Roster) -> Roster:
             after = edit(roster)
-            limit: int = self.settings.max_items
-            if len(after.items) > max(limit, len(roster.items)):
-                raise StanzaError("resource-constraint", f"a roster may have {limit} contacts at most", kind="cancel")
+            limits = self.settings
+            if len(after.items) > max(limits.max_items, len(roster.items)):
+                raise StanzaError(
+                    "resource-constraint", f"a roster may have {limits.max_items} contacts at most", kind="cancel"
+                )
+            if after.size > max(limits.max_size, roster.size):
+                raise StanzaError(
+                    "resource-constraint", f"a roster may have {limits.max_size} characters at most", kind="cancel"
+                )
             return after
 
         return await self._store.change(user, limited)

@@ -65,6 +65,11 @@ class Roster:
         """The contacts whose presence the user gets."""
         return tuple(jid for jid, item in self.items.items() if item.subscription in (TO, BOTH))
 
+    @cached_property
+    def size(self) -> int:
+        """Characters of all addresses, names and groups together."""
+        return sum(len(jid) + len(item.name) + sum(map(len, item.groups)) for jid, item in self.items.items())
+
     def shows_presence_to(self, jid: str) -> bool:
         """Whether the entity with that bare JID may see the user's presence."""
         item = self.items.get(jid)

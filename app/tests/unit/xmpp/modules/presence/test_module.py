@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from unittest.mock import Mock
 
 import pytest
@@ -10,6 +11,7 @@ from monktalk.xmpp.core.hooks import HostHooks
 from monktalk.xmpp.core.module import Module
 from monktalk.xmpp.modules.presence import module as presence_module
 from monktalk.xmpp.modules.roster import RosterModule
+from monktalk.xmpp.storage.interfaces import StorageUnavailable
 from tests.support.inproc import HOST, OTHER_HOST, condition, site
 from tests.support.presence import ISOLATED, MODULES, befriend, rosters, seen, story
 
@@ -272,18 +274,27 @@ async def test_the_end_of_a_session_while_the_storage_is_away(server, monkeypatc
 
 
 async def test_a_late_farewell_does_not_hide_the_successor(server, monkeypatch):
-    monkeypatch.setattr(presence_module, "FAREWELL_RETRIES", (0.01,) * 200)
     romeo, juliet = await friends(server)
     await juliet.available()
     await romeo.available()
     juliet.raw()
+    module = rosters(server)
+    read, failed = module.get_roster, asyncio.Event()
+
+    async def fail_once(user):
+        if failed.is_set():
+            return await read(user)
+        failed.set()
+        raise StorageUnavailable("away for a moment")
+
+    monkeypatch.setattr(presence_module, "FAREWELL_RETRIES", (0.05,))
+    monkeypatch.setattr(module, "get_roster", fail_once)
     server.storage.invalidate_all()
-    server.storage.set_available(False)
     romeo.drop()
+    await failed.wait()
     again = server.login("romeo", "orchard")
-    server.storage.set_available(True)
     again.send("<presence/>")
-    assert seen(await juliet.arrived())[-1] == (again.jid.full, None)
+    assert seen(await juliet.arrived()) == [(again.jid.full, None)]
 
 
 async def test_the_storage_never_comes_back(server, monkeypatch, caplog):
@@ -291,11 +302,16 @@ async def test_the_storage_never_comes_back(server, monkeypatch, caplog):
     romeo, juliet = await friends(server)
     await juliet.available()
     await romeo.available()
+    other, stranger = await server.online("romeo", "other"), await server.online("stranger")
+    romeo.send(f"<presence to='{stranger.jid}'/>")
     server.storage.invalidate_all()
     server.storage.set_available(False)
+    jid = romeo.jid
     romeo.drop()
     await server.settled()
-    assert "contacts_not_told" in caplog.text
+    assert "subscribers_not_told" in caplog.text
+    assert seen(other.stanzas())[-1] == (jid.full, "unavailable"), "those who need no storage are told"
+    assert seen(stranger.stanzas())[-1] == (jid.full, "unavailable")
 
 
 async def test_a_session_that_ends_while_its_roster_is_read_never_appears(server):

@@ -70,6 +70,34 @@ async def test_strangers_learn_nothing(server, resource):
     assert answers == {expected.encode()}
 
 
+async def test_strangers_are_answered_without_looking(server):
+    """Reading the roster of the one who is asked for would take another time for accounts that are not online."""
+    await server.online("online")
+    romeo = await server.online("romeo")
+    server.storage.invalidate_all()
+    await rosters(server).get_roster("romeo")
+    for name in ("online", "absent"):
+        probe(romeo, f"{name}@{HOST}")
+        assert seen(romeo.stanzas()) == [(f"{name}@{HOST}", "unsubscribed")], "at once"
+        assert rosters(server).peek(name) is None
+
+
+async def test_what_a_friend_sends_next_is_answered_after_the_probe(server):
+    romeo, juliet = server.login("romeo"), await server.online("juliet")
+    await befriend(server, romeo, juliet, "to")
+    server.storage.invalidate_all()
+    probe(romeo, juliet.jid.bare)
+    romeo.send("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>")
+    assert [node.tag.partition("}")[2] for node in await romeo.arrived()] == ["presence", "iq"]
+
+
+async def test_rosters_that_disagree(server):
+    romeo, juliet = server.login("romeo"), await server.online("juliet")
+    await rosters(server).set_item("romeo", juliet.jid.bare, subscription="to")
+    probe(romeo, juliet.jid.bare)
+    assert seen(await romeo.arrived()) == [(juliet.jid.bare, "unsubscribed")]
+
+
 async def test_one_who_waits_for_an_answer_is_a_stranger_and_goes_on_waiting(server):
     romeo, juliet = server.login("romeo"), await server.online("juliet")
     romeo.send(f"<presence to='{juliet.jid.bare}' type='subscribe'/>")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from monktalk.xmpp.modules.presence.module import STRANGER_TIME
 from monktalk.xmpp.modules.roster import Item
 from monktalk.xmpp.modules.roster.store import TABLE
 from monktalk.xmpp.modules.roster.value import CODEC
@@ -226,6 +229,39 @@ async def test_an_answered_probe_does_not_take_pre_approval_back(server):
 
 
 # ------------------------------------------------------------------------------------------- who cannot be asked
+
+
+async def test_how_long_the_contact_s_server_takes_says_nothing_to_strangers(server):
+    """What the user sends next is handled after the same time, whether there is such an account or not."""
+    romeo = await server.online("romeo")
+    stuck, answered = asyncio.Event(), asyncio.Event()
+    server.accounts().exists = lambda user: stuck.wait()
+    written = romeo.link.write
+
+    def look(data):
+        written(data)
+        if b"id='next'" in data:
+            answered.set()
+
+    romeo.link.write = look
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    ask(romeo, f"juliet@{HOST}")
+    romeo.send("<iq type='get' id='next'><query xmlns='jabber:iq:roster'/></iq>")
+    async with asyncio.timeout(5):
+        await answered.wait()
+    assert loop.time() - began >= STRANGER_TIME - 0.005
+    stuck.set()
+
+
+async def test_among_friends_the_next_stanza_waits_for_the_contact_s_roster(server):
+    romeo, juliet = server.login("romeo"), server.login("juliet")
+    await befriend(server, romeo, juliet)
+    began = asyncio.get_running_loop().time()
+    ask(romeo, juliet.jid.bare, "unsubscribed")
+    await server.settled()
+    assert asyncio.get_running_loop().time() - began < STRANGER_TIME
+    assert await item(server, juliet, romeo) == Item("from")
 
 
 async def test_absent_accounts_are_silent_and_leave_nothing(server):

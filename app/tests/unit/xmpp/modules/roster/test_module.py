@@ -135,6 +135,18 @@ async def test_as_many_contacts_as_allowed(server):
     assert len(payload(await fetched(romeo))) == 5
 
 
+async def test_as_much_text_as_allowed():
+    async with site(MODULES, "[modules.roster]\nmax_size = 4096\n") as server:
+        romeo = server.login("romeo")
+        long = "x" * 1000
+        for number in range(3):
+            assert (await set_item(romeo, f"<item jid='f{number}@{HOST}' name='{long}'/>")).get("type") == "result"
+        grouped = f"<item jid='f3@{HOST}' name='{long}'><group>{long}</group></item>"
+        assert condition(await set_item(romeo, grouped)) == "resource-constraint/cancel"
+        assert (await set_item(romeo, f"<item jid='f2@{HOST}'/>")).get("type") == "result"
+        assert (await set_item(romeo, grouped)).get("type") == "result"
+
+
 @pytest.mark.parametrize("user", ["juliet", "nobody"])
 async def test_the_roster_of_somebody_else(server, user):
     server.login("juliet")

@@ -78,6 +78,11 @@ def test_who_sees_whom():
     assert not FULL.shows_presence_to("stranger@example.org")
 
 
+def test_size():
+    assert EMPTY.size == 0
+    assert Roster({"a@b": Item(name="ü" * 10, groups=("12", "345"))}, {"c@d": "<x/>"}).size == 18
+
+
 def test_changes_make_another_roster():
     one = EMPTY.with_item("a@b", Item(TO))
     two = one.with_item("a@b", Item(BOTH)).with_request("c@d", "<x/>")
