@@ -71,8 +71,6 @@ def difference(actual: ET.Element, expected: ET.Element, where: str = "") -> str
         or _text_difference(_text(actual), text, where, more=more)
         or _child_difference(list(actual), list(expected), where, more=more)
     )
-        or _child_difference(list(actual), list(expected), where, more=more)
-    )
 
 
 def matches(actual: ET.Element, expected: str) -> bool:

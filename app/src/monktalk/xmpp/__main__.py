@@ -9,7 +9,7 @@ from pathlib import Path
 import uvloop
 
 from monktalk.common import logging as log_setup
-from monktalk.common.config import ConfigError
+from monktalk.common.config import Config, ConfigError
 from monktalk.common.logging import get_logger
 from monktalk.xmpp import configuration
 from monktalk.xmpp.program import Program
@@ -47,7 +47,7 @@ def main() -> int:
     return 0
 
 
-async def _run(arguments: argparse.Namespace, config: configuration.Config) -> None:
+async def _run(arguments: argparse.Namespace, config: Config) -> None:
     await Program(arguments.config, config, arguments.ready_file).run()
 
 

@@ -69,7 +69,7 @@ def ask(path: Path, command: str, arguments: list[str], *, seconds: float = ANSW
                 # A server that refuses before it has read everything says why in its answer.
                 sock.sendall(json.dumps(request).encode() + b"\n")
             sock.settimeout(seconds)
-            while part := sock.recv(65536):
+            while not answer.endswith(b"\n") and (part := sock.recv(65536)):
                 answer += part
         except TimeoutError:
             raise Unreachable(f"The server at {path} does not answer within {seconds:g} s.") from None

@@ -98,6 +98,10 @@ class ControlSocket:
             writer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
             async with asyncio.timeout(REQUEST_SECONDS):
                 await writer.drain()
+                writer.write_eof()
+                # Closing with something unread would tell the caller of a broken connection instead of the answer.
+                while await reader.read(65536):
+                    pass
         except (OSError, TimeoutError):
             pass  # the caller has gone, or does not read: there is nobody to tell
         finally:

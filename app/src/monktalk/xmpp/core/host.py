@@ -108,6 +108,12 @@ class VirtualHost:
             self.server.bus.user_offline(self.domain, user)
         return True
 
+    def takes_messages(self, session: Session) -> None:
+        """The session has become available with a priority of zero or more: the user's others note since when."""
+        for other in self.sessions.get(session.jid.local, _NOBODY).values():
+            if other is not session and other.sm is not None:
+                other.sm.note_newcomer(session.jid.resource)
+
     def user_sessions(self, user: str) -> list[Session]:
         """The user's sessions on this process, in the order of their binding."""
         return list(self.sessions.get(user, _NOBODY).values())

@@ -12,13 +12,12 @@ from monktalk.xmpp.core.auth.client import AuthClients
 from monktalk.xmpp.core.auth.provider import AuthProvider
 from monktalk.xmpp.core.auth.throttle import LoginThrottle
 from monktalk.xmpp.core.host import VirtualHost
-from monktalk.xmpp.core.iq import STORAGE_DOWN, IqDispatcher
+from monktalk.xmpp.core.iq import IqDispatcher
 from monktalk.xmpp.core.loader import load_modules, unload_modules
 from monktalk.xmpp.core.telemetry import Telemetry
 from monktalk.xmpp.protocol.errors import StanzaError, StreamError
 from monktalk.xmpp.protocol.parser import ParserPool, XmlLimits
 from monktalk.xmpp.protocol.stanza import IQ, MESSAGE, Stanza, error_reply
-from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -210,37 +209,6 @@ class Server:
         reply = error_reply(stanza, error)
         if reply is not None:
             self.send_to(stanza.sender, reply)
-
-    def redeliver(self, raw: bytes, session: Session) -> None:
-        """Find a place for a stanza that an ended session has not acknowledged (XEP-0198 section 5).
-
-        Messages go to the user's other sessions if they have not had them yet, or are stored; requests are refused.
-        """
-        stanza = Stanza.from_bytes(raw)
-        host = session.host
-        sender = stanza.attributes.get("from")
-        if sender is None or stanza.type == "error":
-            return
-        stanza.sender = JID.parse(sender)
-        to = stanza.attributes.get("to")
-        stanza.recipient = JID.parse(to) if to else session.jid.to_bare()
-        try:
-            if stanza.name == IQ and stanza.type in ("get", "set"):
-                raise StanzaError("service-unavailable")
-            if stanza.name != MESSAGE or stanza.type == "headline":
-                return
-            if stanza.type == "groupchat":
-                raise StanzaError("recipient-unavailable")
-            others = [other for other in host.available_sessions(session.jid.local) if (other.priority or 0) >= 0]
-            if not others:
-                host.undelivered(stanza, session.jid.local)
-            elif stanza.recipient.resource:
-                for other in others:
-                    other.send(raw)
-        except StanzaError as error:
-            self.bounce(stanza, error)
-        except StorageUnavailable:
-            self.bounce(stanza, STORAGE_DOWN)
 
     # -- sessions that are away, acknowledgements ----------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core.iq import STORAGE_DOWN, check_request
+from monktalk.xmpp.core.redelivery import redeliver
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError, StreamError
 from monktalk.xmpp.protocol.sm import REQUEST, StreamManagement
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 _BEGINNINGS = {kind: f"<{kind}".encode() for kind in (MESSAGE, PRESENCE, IQ)}
+_PLAIN_NAMES = {
+    kind: tuple(begin + end for end in (b" ", b">", b"/", b"\n", b"\t", b"\r")) for kind, begin in _BEGINNINGS.items()
+}
+"""How the bytes of a stanza begin whose name has no prefix: ``<message:message`` begins with ``<message``, too."""
 _SM_REQUEST = ns.qname(ns.STREAM_MANAGEMENT, "r")
 _SM_ANSWER = ns.qname(ns.STREAM_MANAGEMENT, "a")
 
@@ -44,6 +49,7 @@ class Session:
         "_caught_up",
         "_ending",
         "_injecting",
+        "_lang",
         "_sender",
         "_sender_and_lang",
         "_task",
@@ -89,9 +95,8 @@ class Session:
         self._caught_up: asyncio.Future[None] | None = None
         sender = f" from='{escape(jid.full)}'"
         self._sender = sender.encode()
-        self._sender_and_lang: bytes | None = None
-        if lang and lang.lower() != host.server.language.lower():
-            self._sender_and_lang = f"{sender} xml:lang='{escape(lang)}'".encode()
+        self._lang = lang if lang and lang.lower() != host.server.language.lower() else None
+        self._sender_and_lang = f"{sender} xml:lang='{escape(self._lang)}'".encode() if self._lang else self._sender
 
     def __repr__(self) -> str:
         return f"<Session {self.jid.full}>"
@@ -204,10 +209,11 @@ class Session:
         stanza.sender = self.jid
         raw = stanza.raw
         begin = _BEGINNINGS[stanza.name]
-        if claimed is None and raw.startswith(begin):
-            stamp = self._sender
-            if self._sender_and_lang is not None and XML_LANG not in attributes:
-                stamp = self._sender_and_lang
+        stamp = self._sender
+        if self._lang is not None and XML_LANG not in attributes:
+            attributes[XML_LANG] = self._lang
+            stamp = self._sender_and_lang
+        if claimed is None and raw.startswith(_PLAIN_NAMES[stanza.name]):
             stanza.raw = begin + stamp + raw[len(begin) :]
         else:
             stanza.raw = stanza.with_attributes(from_=self.jid.full).raw
@@ -407,5 +413,4 @@ class Session:
         log.info("session_closed", jid=self.jid.full, reason=reason)
         sm, self.sm = self.sm, None
         if sm is not None:
-            for raw in sm.queue:
-                self.host.server.redeliver(raw, self)
+            redeliver(self, sm)

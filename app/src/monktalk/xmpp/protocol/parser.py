@@ -210,7 +210,7 @@ class ElementParser:
                     Stanza(
                         _KINDS.get(name, name),
                         attributes,
-                        raw if tail is None else bytes(raw),
+                        bytes(raw),  # no copy, unless it came in several chunks
                         payloads,
                     )
                 )
@@ -264,6 +264,7 @@ class ElementParser:
         depth = 1
         parser.StartElementHandler = start
         parser.EndElementHandler = end
+
         def close() -> None:
             _release(parser)
             del self.feed, self.close

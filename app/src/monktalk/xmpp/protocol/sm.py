@@ -19,7 +19,17 @@ class StreamManagement:
     ``requested`` is set while an acknowledgement has been asked for and has not come.
     """
 
-    __slots__ = ("acknowledged", "answered", "queue", "received", "requested", "size", "token", "unsettled")
+    __slots__ = (
+        "acknowledged",
+        "answered",
+        "newcomers",
+        "queue",
+        "received",
+        "requested",
+        "size",
+        "token",
+        "unsettled",
+    )
 
     def __init__(self, token: str | None = None) -> None:
         self.received = 0
@@ -29,6 +39,7 @@ class StreamManagement:
         self.size = 0
         self.requested = False
         self.token = token
+        self.newcomers: dict[str, int] | None = None
         self.unsettled: dict[int, None] | None = None
 
     def sent(self, raw: bytes) -> None:
@@ -57,6 +68,16 @@ class StreamManagement:
         self.acknowledged += newly
         self.requested = False
         return newly
+
+    def note_newcomer(self, resource: str) -> None:
+        """Another resource of the account takes messages from now on: it has missed what was sent before."""
+        if self.newcomers is None:
+            self.newcomers = {}
+        self.newcomers[resource] = self.acknowledged + len(self.queue)
+
+    def missed_by(self, resource: str) -> int:
+        """The number of the last stanza that was sent before the resource took messages; 0 when it always did."""
+        return self.newcomers.get(resource, 0) if self.newcomers is not None else 0
 
     def unsettle(self) -> int:
         """The stanza handled last has an effect that is not durable yet. Returns its number, for :meth:`settle`."""

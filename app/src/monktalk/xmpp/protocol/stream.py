@@ -70,7 +70,7 @@ class XmlStream:
 
     def receive(self, data: bytes) -> list[Event]:
         """Take what came from the network and return what is complete. After a fault or the end all input is ignored."""
-        if self._header is None and not self._holdback and not self._failed:
+        if data and self._header is None and not self._holdback and not self._failed:
             # The usual case: whole stanzas, the last byte being the end of an end tag.
             if data[-1] == _GREATER and data[data.rfind(b"<") + 1] == _SLASH:
                 return self._feed(data)

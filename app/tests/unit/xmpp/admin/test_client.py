@@ -96,7 +96,7 @@ def test_no_answer(tmp_path):
 
 
 def test_nobody_there(tmp_path):
-    with pytest.raises(client.Unreachable, match="No server answers at .*gone"):
+    with pytest.raises(client.Unreachable, match="No server answers at"):
         client.ask(tmp_path / "gone", "stats", [])
     with pytest.raises(client.Unreachable, match="No server answers"):
         client.ask(tmp_path / ("x" * 200), "stats", [])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,15 @@ async def exchange(path: Path, data: bytes, *, eof: bool = True) -> dict[str, An
     assert answer.endswith(b"\n")
     found: dict[str, Any] = json.loads(answer)
     return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something holds that no event tells of."""
+    async with asyncio.timeout(10):
+        for _ in itertools.count():
+            if condition():
+                return
+            await asyncio.sleep(0)
 
 
 def request(command: str, *arguments: str) -> bytes:
@@ -160,13 +171,11 @@ async def test_too_many_callers(running, path, monkeypatch):
     monkeypatch.setattr(control, "MAX_CALLERS", 1)
     async with listening(running, path) as opened:
         _, waiting = await asyncio.open_unix_connection(str(path))
-        while not opened._callers:
-            await asyncio.sleep(0)
+        await until(lambda: bool(opened._callers))
         assert "busy" in (await exchange(path, request("registered_vhosts")))["error"]
         waiting.close()
         await waiting.wait_closed()
-        while opened._callers:
-            await asyncio.sleep(0)
+        await until(lambda: not opened._callers)
         assert (await exchange(path, request("registered_vhosts")))["code"] == 0
 
 
@@ -180,8 +189,7 @@ async def test_other_users_are_refused(running, path, caplog):
 async def test_closing_ends_commands_under_way(running, path):
     async with listening(running, path) as opened:
         reader, writer = await asyncio.open_unix_connection(str(path))
-        while not opened._callers:
-            await asyncio.sleep(0)
+        await until(lambda: bool(opened._callers))
         await opened.close()
         assert await reader.read() == b""
         writer.close()

@@ -207,6 +207,8 @@ class Presence(Module):
         ready = priority >= 0 and (session.priority is None or session.priority < 0)
         session.priority = priority
         session.presence = presence
+        if ready:
+            self.host.takes_messages(session)
         self._broadcast(session, presence, roster)
         if initial:
             self._inform(session, roster)
