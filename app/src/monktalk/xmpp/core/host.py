@@ -187,7 +187,12 @@ class VirtualHost:
             self.undelivered(stanza, user)
 
     def undelivered(self, stanza: Stanza, user: str) -> None:
-        """No session takes the message. Raises :class:`StanzaError` when no module does either."""
+        """No session of this process takes the message.
+
+        Raises :class:`StanzaError` when the user has none elsewhere, and no module takes it either.
+        """
+        if self.server.bus.forward(self.domain, user, stanza.raw):
+            return
         if not self.hooks.undelivered_message(stanza, user):
             raise StanzaError("service-unavailable")
 

@@ -18,7 +18,7 @@ from monktalk.xmpp.protocol.xmltree import escape
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from monktalk.xmpp.core.c2s import ClientStream
     from monktalk.xmpp.core.host import VirtualHost
@@ -170,6 +170,12 @@ class Session:
             self._refuse(stanza, error)
         except StorageUnavailable:
             self._refuse(stanza, STORAGE_DOWN)
+        except StreamError:
+            raise
+        except Exception:
+            # What one module does wrong with one stanza, perhaps on behalf of the recipient, is no reason to end the stream.
+            log.exception("stanza_failed", jid=self.jid.full, stanza=name)
+            self._refuse(stanza, StanzaError("internal-server-error"))
 
     def _handle_iq(self, stanza: Stanza) -> None:
         if not stanza.attributes.get("id"):
@@ -263,24 +269,34 @@ class Session:
             self._task = None
             again, self._again = self._again, None
             if again is not None and not self.closed:
-                self._dispatch(again)
+                self._handle_late(self._dispatch, again)
             self._catch_up()
 
     def _catch_up(self) -> None:
         backlog = self._backlog
-        while backlog and self._task is None:
-            try:
-                self._handle(backlog.popleft())
-            except StreamError as error:
-                backlog.clear()
-                if self.stream is not None:
-                    self.stream.fail(error)
-        if not backlog:
+        while backlog and self._task is None and not self.closed:
+            self._handle_late(self._handle, backlog.popleft())
+        if not backlog or self.closed:
             self._backlog = None
             if self.link is not None:
                 self.link.resume()
             if self._ending is not None and self._task is None:
                 self.end(self._ending)
+
+    def _handle_late(self, handle: Callable[[Stanza], None], stanza: Stanza) -> None:
+        """Handle what had to wait. Where that ends the stream, what waits behind it is dropped."""
+        try:
+            handle(stanza)
+            return
+        except StreamError as error:
+            fault = error
+        except Exception:
+            log.exception("stream_failed", jid=self.jid.full)
+            fault = StreamError("internal-server-error")
+        if self._backlog is not None:
+            self._backlog.clear()
+        if self.stream is not None:
+            self.stream.fail(fault)
 
     # -- to the client -------------------------------------------------------------------------------------------
 
@@ -302,7 +318,8 @@ class Session:
                 sm.requested = True
                 link.write(REQUEST)
             if waiting > options.queue or sm.size > options.queue_size:
-                self._overflow()
+                # Later: whoever sends may be going through the user's sessions, and the end takes this one away.
+                asyncio.get_running_loop().call_soon(self._overflow)
         elif not self.sm_waiting:
             self._wait_for_request()
 
@@ -320,6 +337,8 @@ class Session:
             self.link.write(REQUEST)
 
     def _overflow(self) -> None:
+        if self.closed or self._ending is not None:
+            return
         log.info("session_queue_full", jid=self.jid.full, stanzas=len(self.sm.queue) if self.sm else 0)
         if self.stream is not None:
             self.stream.fail(StreamError("policy-violation", "too many stanzas are not acknowledged"), resumable=False)
@@ -400,6 +419,9 @@ class Session:
         else:
             self._ending = reason
             self.detach()
+            # Nobody delivers to it or resumes it meanwhile: what it would take now is lost.
+            self.host.remove_session(self)
+            self.host.server.session_ended(self)
 
     def end(self, reason: str) -> None:
         """End the session: tell contacts, hand undelivered stanzas on. Does nothing when it has ended."""
@@ -408,7 +430,10 @@ class Session:
         self.closed = True
         self.detach()
         self.host.remove_session(self)
-        self.host.hooks.session_closed(self, reason)
+        try:
+            self.host.hooks.session_closed(self, reason)
+        except Exception:
+            log.exception("hook_failed", hook="session_closed", jid=self.jid.full)
         self.host.server.session_ended(self)
         log.info("session_closed", jid=self.jid.full, reason=reason)
         sm, self.sm = self.sm, None
