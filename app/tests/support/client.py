@@ -41,7 +41,7 @@ _serial = itertools.count(1)
 
 def client_context(*, alpn: str | None = "xmpp-client") -> ssl.SSLContext:
     """A TLS context that takes the servers' self-signed certificates."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if alpn is not None:

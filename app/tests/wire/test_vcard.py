@@ -140,8 +140,8 @@ async def test_a_new_photo_is_told_to_contacts(server, account):
     assert await photo_hash(told) == hashlib.sha1(PHOTO + b"x", usedforsecurity=False).hexdigest()
 
 
-@pytest.mark.parametrize("photo", ["<photo/>", "<photo>0000000000000000000000000000000000000000</photo>"])
-async def test_a_wrong_hash_is_corrected(server, account, photo):
+@pytest.mark.parametrize("photo", ["", "<photo>0000000000000000000000000000000000000000</photo>"])
+async def test_a_missing_or_wrong_hash_is_corrected(server, account, photo):
     romeo, juliet = await server.login(account("romeo")), await server.login(account("juliet"))
     await befriend(romeo, juliet)
     await romeo.available()
@@ -150,6 +150,16 @@ async def test_a_wrong_hash_is_corrected(server, account, photo):
     received = await romeo.next()
     assert len(received.findall(f"{{{UPDATE}}}x")) == 1
     assert await photo_hash(received) == hashlib.sha1(PHOTO, usedforsecurity=False).hexdigest()
+
+
+async def test_a_client_may_say_that_there_is_no_photo(server, account):
+    """XEP-0398, 4: an empty ``<photo/>`` is a client's decision; the server leaves it alone."""
+    romeo, juliet = await server.login(account("romeo")), await server.login(account("juliet"))
+    await befriend(romeo, juliet)
+    await romeo.available()
+    await juliet.set(with_photo())
+    await juliet.send(f"<presence><x xmlns='{UPDATE}'><photo/></x></presence>")
+    assert await photo_hash(await romeo.next()) == ""
 
 
 async def test_no_hash_in_unavailable_presence(server, account):

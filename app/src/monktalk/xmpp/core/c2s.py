@@ -125,6 +125,8 @@ class ClientStream:
             self._handle_element(event)
 
     def _handle_element(self, element: Stanza) -> None:
+        if self.host is not None and self.server.hosts.get(self.host.domain) is not self.host:
+            raise StreamError("host-gone", "the domain is not served any more")
         if element.name == _STARTTLS:
             self._start_tls()
         elif self.user is None:

@@ -44,21 +44,21 @@ class Chain(Generic[P, R]):
     def __init__(self, name: str) -> None:
         self.name = name
         self.handlers: tuple[Callable[P, R], ...] = ()
-        self._entries: list[tuple[int, int, Callable[P, R]]] = []
+        self._entries: list[tuple[int, Callable[P, R]]] = []
 
     def add(self, handler: Callable[P, R], priority: int = 0) -> None:
         """Register a handler; equal priorities keep the order of registration."""
-        self._entries.append((priority, len(self._entries), handler))
-        self._sort()
+        self._entries.append((priority, handler))
+        self._entries.sort(key=lambda entry: entry[0])
+        self._freeze()
 
     def remove(self, handler: Callable[P, R]) -> None:
         """Undo :meth:`add`."""
-        self._entries = [entry for entry in self._entries if entry[2] != handler]
-        self._sort()
+        self._entries = [entry for entry in self._entries if entry[1] != handler]
+        self._freeze()
 
-    def _sort(self) -> None:
-        self._entries.sort(key=lambda entry: entry[:2])
-        self.handlers = tuple(entry[2] for entry in self._entries)
+    def _freeze(self) -> None:
+        self.handlers = tuple(handler for _, handler in self._entries)
 
 
 class Event(Chain[P, bool | None]):

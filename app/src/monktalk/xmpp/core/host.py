@@ -67,10 +67,13 @@ class VirtualHost:
 
     def register(self, module: Module) -> None:
         """Register the handlers that a module declares. Raises ValueError when another module has one of its requests."""
-        for method in _methods(module):
+        methods = list(_methods(module))
+        for method in methods:
             for key in iq_marks(method):
                 if key in self.iq_handlers:
                     raise ValueError(f"module {module.name}: another module handles {key[2]} already")
+        for method in methods:
+            for key in iq_marks(method):
                 self.iq_handlers[key] = method
             for name, priority in hook_points.marks(method):
                 getattr(self.hooks, name).add(method, priority)

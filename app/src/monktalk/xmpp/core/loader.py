@@ -60,7 +60,11 @@ async def load_modules(host: VirtualHost, modules: Mapping[str, type[Module]]) -
 async def _load(host: VirtualHost, kind: type[Module]) -> None:
     module = kind(host, host.settings("modules", kind.name))
     host.register(module)
-    await module.start()
+    try:
+        await module.start()
+    except BaseException:
+        host.unregister(module)
+        raise
     host.hooks.features_changed()
     log.debug("module_loaded", host=host.domain, module=kind.name)
 

@@ -97,14 +97,14 @@ class Login:
         elif isinstance(step, sasl.Success):
             self._stream.run(self._succeed(step))
         else:
-            self._stream.run(self._ask(step))
+            assert self._exchange is not None
+            self._stream.run(self._ask(step, self._exchange))
 
-    async def _ask(self, step: sasl.NeedPassword | sasl.NeedKeys) -> None:
+    async def _ask(self, step: sasl.NeedPassword | sasl.NeedKeys, exchange: sasl.Exchange) -> None:
         """Get what the mechanism needs from the authentication service, and go on with it."""
-        stream, exchange = self._stream, self._exchange
+        stream = self._stream
         host = stream.host
         assert host is not None
-        assert exchange is not None
         address = stream.peer
         if stream.server.throttle.blocked(address, f"{step.username}@{host.domain}"):
             self._send_failure(sasl.SaslFailure("temporary-auth-failure", "too many failed logins, try later"))

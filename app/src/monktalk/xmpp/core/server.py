@@ -94,7 +94,12 @@ class Server:
     async def add_host(self, domain: str) -> VirtualHost:
         """Serve one more domain, as the configuration has it."""
         host = VirtualHost(self, domain, self.config, self._auth(domain))
-        await load_modules(host, self.module_types)
+        try:
+            await load_modules(host, self.module_types)
+        except BaseException:
+            await unload_modules(host)
+            await host.auth.close()
+            raise
         self.hosts[domain] = host
         return host
 
@@ -110,7 +115,7 @@ class Server:
         """Serve a domain no more: its sessions end with ``host-gone``."""
         host = self.hosts.pop(domain)
         self._end_sessions(host, StreamError("host-gone", "the domain is not served any more"))
-        await self._settle()
+        await self._settle(cancel=False)
         await unload_modules(host)
         await host.auth.close()
 
@@ -134,10 +139,13 @@ class Server:
                 session.stream.fail(error)
             session.end(error.condition)
 
-    async def _settle(self, seconds: float = 5.0) -> None:
-        """Wait for the tasks under way, but not for ever."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+    async def _settle(self, seconds: float = 5.0, *, cancel: bool = True) -> None:
+        """Wait for the tasks under way, but not for ever, and not for the one that waits."""
+        tasks = self._tasks - {asyncio.current_task()}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            if not cancel:
+                return
             for task in late:
                 task.cancel()
             if late:
