@@ -57,6 +57,7 @@ class Accounts:
         self.available = True
         self.closed = False
         self.asked = 0
+        self._remembered: dict[str, bool] = {}
 
     async def _answer(self) -> None:
         self.asked += 1
@@ -65,13 +66,14 @@ class Accounts:
             raise AuthUnavailable("the service is switched off")
 
     def known(self, user: str) -> bool | None:
-        """Whether there is such an account, as far as that is remembered: it never is."""
-        return None
+        """Whether there is such an account, as far as that has been asked before."""
+        return self._remembered.get(user)
 
     async def exists(self, user: str) -> bool:
         """Whether there is such an account."""
         await self._answer()
-        return user in self.passwords
+        self._remembered[user] = user in self.passwords
+        return self._remembered[user]
 
     async def check_password(self, user: str, password: str, address: str | None = None) -> bool:
         """Whether that is the account's password."""
@@ -86,6 +88,7 @@ class Accounts:
         if user in self.passwords:
             raise AccountExists(user)
         self.passwords[user] = password
+        self._remembered[user] = True
 
     async def set_password(self, user: str, password: str, address: str | None = None) -> None:
         """Change a password."""
@@ -103,6 +106,7 @@ class Accounts:
             raise NotAllowed("accounts are not removed here")
         if self.passwords.pop(user, None) is None:
             raise AccountMissing(user)
+        self._remembered[user] = False
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -106,5 +106,5 @@ class Server:
         """Close all connections; fail when the server has logged a programming error meanwhile."""
         for client in self._clients:
             await client.wire.close()
-        if "Traceback (most recent call last)" in self.log:
+        if " traceback=" in self.log or "Traceback (most recent call last)" in self.log:
             raise AssertionError(f"the server logged an exception:\n{self.log}")

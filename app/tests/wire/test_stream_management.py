@@ -176,6 +176,19 @@ async def test_acknowledging_nonsense(server, account, h):
     await juliet.stream_error()
 
 
+async def test_acknowledging_less_than_before(server, account):
+    """The counter wraps at 2**32; going back is more than was sent."""
+    romeo = await server.login(account("romeo"))
+    juliet, _ = await managed(server, account)
+    await romeo.send(message("1", juliet.full) + message("2", juliet.full))
+    await romeo.settled()
+    await juliet.send(f"<a xmlns='{SM}' h='2'/>")
+    await juliet.send(f"<a xmlns='{SM}' h='2'/>")
+    await juliet.settled()
+    await juliet.send(f"<a xmlns='{SM}' h='1'/>")
+    await juliet.stream_error("undefined-condition")
+
+
 async def test_resuming_with_a_counter_that_is_too_high(server, account):
     juliet, token = await managed(server, account)
     juliet.drop()

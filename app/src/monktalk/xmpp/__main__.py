@@ -42,7 +42,7 @@ def main() -> int:
     try:
         uvloop.run(_run(arguments, config))
     except (OSError, ValueError, StorageError) as error:
-        log.exception("not_started", reason=str(error))
+        log.error("not_started", reason=str(error))
         return 1
     return 0
 

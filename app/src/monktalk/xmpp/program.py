@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from monktalk.common import logging as log_setup
 from monktalk.common import sdnotify
+from monktalk.common.config import ConfigError
 from monktalk.common.logging import get_logger
 from monktalk.xmpp import configuration
 from monktalk.xmpp.admin.control import ControlSocket
@@ -21,15 +22,15 @@ from monktalk.xmpp.cluster.local import LocalBus
 from monktalk.xmpp.core.loader import reload_modules
 from monktalk.xmpp.core.server import Server
 from monktalk.xmpp.modules import ALL
-from monktalk.xmpp.net.listener import ClientListener, Connections
-from monktalk.xmpp.net.tls import TlsContexts
+from monktalk.xmpp.net.listener import Connections
+from monktalk.xmpp.net.ports import Ports
+from monktalk.xmpp.net.tls import TlsContexts, TlsError, read_certificates
 from monktalk.xmpp.storage.open import open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from monktalk.common.config import Config, ConfigError
+    from monktalk.common.config import Change, Config
 
 log = get_logger(__name__)
 
@@ -50,12 +51,13 @@ class Program:
     def __init__(self, path: Path, config: Config, ready_file: Path | None = None) -> None:
         self.path = path
         self.config = config
+        self._started_with = config
         self.tls = TlsContexts()
         self.tls.load(config)
         storage = open_storage(config.section("database").url)
         self.server = Server(config, ALL, storage, LocalBus(), self.tls)
-        self.listeners: list[ClientListener] = []
         self.connections: Connections | None = None
+        self.ports: Ports | None = None
         self.control = ControlSocket(self)
         self._ready_file = ready_file
         self._stopping = asyncio.Event()
@@ -71,19 +73,24 @@ class Program:
         loop.add_signal_handler(signal.SIGHUP, lambda: self.server.spawn(self._reload_by_signal()))
         watchdog: asyncio.Task[None] | None = None
         try:
-            await self.server.start()
-            self.connections = Connections(self.server)
-            await self._listen(_systemd_sockets())
-            await self.control.start(self.config.section("general").control_socket)
+            async with self._reloading:
+                await self._start()
             _tune_garbage_collection()
             self._report_ready()
             watchdog = loop.create_task(_feed_watchdog())
             await self._stopping.wait()
         finally:
-            sdnotify.notify("STOPPING=1")
+            _notify("STOPPING=1")
             if watchdog is not None:
                 watchdog.cancel()
             await self._shut_down()
+
+    async def _start(self) -> None:
+        await self.server.start()
+        self.connections = Connections(self.server)
+        self.ports = Ports(self.connections, self.tls)
+        await self.ports.open(self.config.sections("listen", "c2s"), _systemd_sockets())
+        await self.control.start(self.config.section("general").control_socket)
 
     def stop(self) -> None:
         """Ask :meth:`run` to end."""
@@ -91,34 +98,26 @@ class Program:
 
     async def _shut_down(self) -> None:
         log.info("stopping")
-        for listener in self.listeners:
-            await listener.close()
+        if self.ports is not None:
+            await self.ports.close()
         await self.control.close()
         await self.server.stop()
         if self.connections is not None:
-            self.connections.close()
+            await self.connections.close()
         if self._ready_file is not None:
             self._ready_file.unlink(missing_ok=True)
-
-    async def _listen(self, inherited: Sequence[socket.socket]) -> None:
-        assert self.connections is not None
-        by_port = {sock.getsockname()[1]: sock for sock in inherited}
-        for options in self.config.sections("listen", "c2s"):
-            listener = ClientListener(self.connections, options, self.tls)
-            await listener.start(by_port.get(options.port))
-            self.listeners.append(listener)
 
     def _report_ready(self) -> None:
         hosts = list(self.server.hosts)
         log.info("ready", hosts=",".join(hosts), pid=os.getpid())
-        sdnotify.notify(f"READY=1\nSTATUS=serving {len(hosts)} hosts")
+        _notify("READY=1", f"STATUS=serving {len(hosts)} hosts")
         if self._ready_file is None:
             return
+        assert self.ports is not None
         facts = {
             "pid": os.getpid(),
             "listeners": [
-                {"kind": "c2s", "address": listener.options.address, "port": listener.port}
-                for listener in self.listeners
+                {"kind": "c2s", "address": listener.options.address, "port": listener.port} for listener in self.ports
             ],
             "control_socket": str(self.config.section("general").control_socket),
         }
@@ -129,13 +128,15 @@ class Program:
     # -- reload --------------------------------------------------------------------------------------------------
 
     async def _reload_by_signal(self) -> None:
-        sdnotify.notify("RELOADING=1")
+        _notify("RELOADING=1")
         try:
             await self.reload()
         except (ConfigError, OSError) as error:
             for line in str(error).splitlines():
-                log.exception("reload_refused", reason=line)
-        sdnotify.notify("READY=1")
+                log.error("reload_refused", reason=line)
+        except Exception:
+            log.exception("reload_failed")
+        _notify("READY=1")
 
     async def reload(self) -> ReloadReport:
         """Read the file again and apply what can change at run time. No session is dropped, but of removed hosts.
@@ -143,44 +144,21 @@ class Program:
         Raises :class:`ConfigError`, or OSError for a port that can't be had; then nothing has changed.
         """
         async with self._reloading:
+            assert self.ports is not None
             config = configuration.read(self.path)
-            report = ReloadReport()
-            for change in self.config.diff(config):
-                name = ".".join((*change.path, change.key)).rstrip(".")
-                (report.restart_needed if change.restart else report.applied).append(name)
-            await self._reload_listeners(config)
-            self.tls.load(config)
+            try:
+                certificates = read_certificates(config)
+            except TlsError as error:  # replaced since the file was checked
+                raise ConfigError([config.problem(("tls",), "certificate", str(error))]) from None
+            report = ReloadReport(
+                applied=[_name(change) for change in self.config.diff(config) if not change.restart],
+                restart_needed=[_name(change) for change in self._started_with.diff(config) if change.restart],
+            )
+            await self.ports.change(config.sections("listen", "c2s"))
+            self.tls.use(certificates)
             await self._apply(config)
             log.info("reloaded", applied=len(report.applied), restart_needed=",".join(report.restart_needed))
             return report
-
-    async def _reload_listeners(self, config: Config) -> None:
-        """Open new ports before anything else changes, since they alone can fail; then close the old ones."""
-        assert self.connections is not None
-        wanted = {(options.address, options.port): options for options in config.sections("listen", "c2s")}
-        kept: list[ClientListener] = []
-        opened: list[ClientListener] = []
-        for listener in self.listeners:
-            key = (listener.options.address, listener.options.port)
-            if key in wanted:
-                kept.append(listener)
-        known = {(listener.options.address, listener.options.port) for listener in kept}
-        try:
-            for key, options in wanted.items():
-                if key not in known:
-                    listener = ClientListener(self.connections, options, self.tls)
-                    await listener.start()
-                    opened.append(listener)
-        except OSError:
-            for listener in opened:
-                await listener.close()
-            raise
-        for listener in kept:
-            listener.options = wanted[listener.options.address, listener.options.port]
-        for listener in self.listeners:
-            if listener not in kept:
-                await listener.close()
-        self.listeners = kept + opened
 
     async def _apply(self, config: Config) -> None:
         assert self.connections is not None
@@ -202,6 +180,18 @@ class Program:
                 await reload_modules(host, ALL)
 
 
+def _name(change: Change) -> str:
+    return ".".join((*change.path, change.key)).rstrip(".")
+
+
+def _notify(*states: str) -> None:
+    """Tell the service manager. What it thinks of the server is no reason to stop, or not to stop in good order."""
+    try:
+        sdnotify.notify(*states)
+    except OSError as error:
+        log.warning("manager_not_told", reason=str(error))
+
+
 def _systemd_sockets() -> list[socket.socket]:
     """Sockets that the service manager has opened for this process (sd_listen_fds)."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
@@ -217,8 +207,8 @@ async def _feed_watchdog() -> None:
         return
     with contextlib.suppress(asyncio.CancelledError):
         while True:
-            sdnotify.notify("WATCHDOG=1")
-            await asyncio.sleep(interval / 2)
+            _notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
 
 
 def _tune_garbage_collection() -> None:

@@ -6,15 +6,13 @@ import socket
 
 import pytest
 
-from tests.support.client import Client
-
 HOST = "localhost"
 NODE = f"mongooseim@{socket.gethostname()}"
 INFO = ["jid", "connection", "ip", "port", "priority", "node", "uptime"]
 
 
 @pytest.fixture
-async def romeo(server, account) -> Client:
+async def romeo(server, account):
     return await server.online(account("romeo"), "orchard", priority=5)
 
 

@@ -71,7 +71,10 @@ async def _load(host: VirtualHost, kind: type[Module]) -> None:
 
 async def _unload(host: VirtualHost, name: str) -> None:
     module = host.modules[name]
-    await module.stop()
+    try:
+        await module.stop()
+    except Exception:
+        log.exception("module_stop_failed", host=host.domain, module=name)
     host.unregister(module)
     host.hooks.features_changed()
     log.debug("module_unloaded", host=host.domain, module=name)

@@ -287,16 +287,17 @@ class Session:
         """Handle what had to wait. Where that ends the stream, what waits behind it is dropped."""
         try:
             handle(stanza)
-            return
         except StreamError as error:
-            fault = error
+            self._give_up(error)
         except Exception:
             log.exception("stream_failed", jid=self.jid.full)
-            fault = StreamError("internal-server-error")
+            self._give_up(StreamError("internal-server-error"))
+
+    def _give_up(self, error: StreamError) -> None:
         if self._backlog is not None:
             self._backlog.clear()
         if self.stream is not None:
-            self.stream.fail(fault)
+            self.stream.fail(error)
 
     # -- to the client -------------------------------------------------------------------------------------------
 

@@ -13,8 +13,6 @@ from monktalk.xmpp.modules.storable import BODY, has_content
 from monktalk.xmpp.protocol import namespaces as ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from monktalk.common.config import Settings
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.protocol.stanza import Stanza
@@ -27,19 +25,11 @@ _CACHED_STARTS: Final = 10_000
 _RANDOM_BYTES: Final = 4096
 
 
-def _random_digits() -> Iterator[bytes]:
-    """Eight hexadecimal digits at a time; the generator of the system is asked for many at once."""
-    while True:
-        digits = secrets.token_hex(_RANDOM_BYTES).encode()
-        for start in range(0, len(digits), 8):
-            yield digits[start : start + 8]
-
-
 class StanzaIds(Module):
     """Unique and stable stanza ids (XEP-0359) on the messages that accounts get.
 
-    An id is a time in units of 1.024 µs, which never repeats nor goes back in a process, and 32 random bits: ids can't be
-    guessed, do not collide between processes, and sort in the order in which the messages came.
+    An id is a time in nanoseconds, which never repeats nor goes back in a process, and 32 random bits: ids can't be guessed,
+    do not collide between processes, and sort in the order in which the messages came.
     """
 
     name = "stanza_id"
@@ -48,29 +38,36 @@ class StanzaIds(Module):
     def __init__(self, host: VirtualHost, settings: Settings) -> None:
         super().__init__(host, settings)
         self._last = 0
-        self._random = _random_digits().__next__
+        self._random: list[bytes] = []
         self._starts: dict[str, bytes] = {}
 
     @HostHooks.incoming_message.handler(priority=-10)
     def stamp(self, stanza: Stanza, user: str) -> Stanza:
         """Give a message an id, unless nobody would ever refer to it; take away one that somebody made up in our name."""
-        # On the path of every message: everything is in place here, and the bytes are put together once.
+        # On the path of every message, hence all in one function, and the bytes put together once.
         payloads = stanza.payloads
         if STANZA_ID in payloads:
             stanza = self._without_forged(stanza, user)
             payloads = stanza.payloads
-        if (BODY not in payloads and not has_content(payloads)) or stanza.attributes.get("type") == "error":
+        if BODY not in payloads and not has_content(payloads):
             return stanza
-        now = time_ns() >> 10
+        now = time_ns()
         if now <= self._last:
             now = self._last + 1
         self._last = now
         raw = stanza.raw
         content = raw[:-10] if raw.endswith(_END) else raw[: raw.rfind(b"<")]  # there may be white space in the end tag
         start = self._starts.get(user) or self._start(user)
-        stanza.raw = b"%b%b%x%b'/></message>" % (content, start, now, self._random())
+        if not self._random:
+            self._draw()
+        stanza.raw = b"%b%b%x%b'/></message>" % (content, start, now, self._random.pop())
         stanza.payloads = [*payloads, STANZA_ID]
         return stanza
+
+    def _draw(self) -> None:
+        """Ask the system for the random parts of many ids at once."""
+        digits = secrets.token_hex(_RANDOM_BYTES).encode()
+        self._random = [digits[at : at + 8] for at in range(0, len(digits), 8)]
 
     def _start(self, user: str) -> bytes:
         if len(self._starts) >= _CACHED_STARTS:

@@ -89,6 +89,9 @@ class TcpConnection(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=self._listener.limits.write_buffer)
+        if self._throttled:
+            # uvloop begins to read when this method returns, even if reading was paused in it.
+            asyncio.get_running_loop().call_soon(self._transport.pause_reading)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -102,6 +105,7 @@ class TcpConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client has closed its side: what it has sent is handled, and there is nothing more to wait for."""
+        self._hang_up()
         return False
 
     def data_received(self, data: bytes) -> None:
@@ -143,17 +147,23 @@ class TcpConnection(asyncio.Protocol):
             log.info("tls_failed", ip=self.peer, reason=error.reason or str(error))
             self._send_raw(tls.outgoing())
             self._closing = True
-            self._transport.close()
+            self._hang_up()
             return None
         if tls.established is not self.secure:
             self.secure = True
             log.debug("tls_established", ip=self.peer, version=tls.version)
         if plain is None:
-            self._transport.close()
+            self._hang_up()
             return None
         if tls.has_output:
             self._send_raw(tls.outgoing())
         return plain
+
+    def _hang_up(self) -> None:
+        """The client has ended the connection: send what is queued, and see to it that the end does not depend on it."""
+        self.flush()
+        self._transport.close()
+        self._listener.closing(self)
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is written to."""
@@ -178,7 +188,7 @@ class TcpConnection(asyncio.Protocol):
             else (limits.rate_unauthenticated, limits.burst_unauthenticated)
         )
         if not rate:
-            self._allowance = 1 << 62
+            self._allowance, self._refilled = burst, now
             return False
         self._allowance = min(burst, self._allowance + rate * (now - self._refilled))
         self._refilled = now

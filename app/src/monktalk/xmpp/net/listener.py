@@ -21,6 +21,7 @@ log = get_logger(__name__)
 
 _SLOTS = 16
 _CLOSING_TICKS = 5
+_FAREWELL_SECONDS = 1.0
 
 
 class Flusher:
@@ -68,14 +69,22 @@ class Connections:
         self._accepted_now = 0
         self._unread: dict[TcpConnection, None] = {}  # oldest first
         self._closing: dict[TcpConnection, int] = {}  # with the tick at which they are aborted, oldest first
+        self._all_gone: asyncio.Future[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)
 
-    def close(self) -> None:
-        """Stop the timer and drop all connections."""
+    async def close(self) -> None:
+        """End all streams, give the clients a moment to take what they were sent, and drop who is left."""
         self._timer.cancel()
-        for slot in self._slots:
-            for connection in list(slot):
-                connection.abort()
+        for connection in self._all():
+            connection.fail(StreamError("system-shutdown", "the server is being stopped"))
+        if self.count:
+            self._all_gone = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._all_gone], timeout=_FAREWELL_SECONDS)
+        for connection in self._all():
+            connection.abort()
+
+    def _all(self) -> list[TcpConnection]:
+        return [connection for slot in self._slots for connection in slot]
 
     def admit(self, connection: TcpConnection) -> bool:
         """Count a new connection in, unless there are too many."""
@@ -111,6 +120,8 @@ class Connections:
             self._by_address[connection.peer] = left
         else:
             del self._by_address[connection.peer]
+        if self._all_gone is not None and not self.count:
+            self._all_gone.set_result(None)
 
     def throttle(self, connection: TcpConnection) -> None:
         """The connection has used up its rate."""
@@ -124,7 +135,7 @@ class Connections:
 
     def closing(self, connection: TcpConnection) -> None:
         """The connection is being closed: see to it that it ends even when the client does not read."""
-        self._closing[connection] = self.tick + _CLOSING_TICKS
+        self._closing.setdefault(connection, self.tick + _CLOSING_TICKS)
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)

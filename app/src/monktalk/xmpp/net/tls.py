@@ -6,6 +6,7 @@ connection gather its output before it is encrypted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ssl
 from pathlib import Path
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from monktalk.common.logging import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from monktalk.common.config import Config, Settings
@@ -26,9 +28,10 @@ log = get_logger(__name__)
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _READ_SIZE = 16384
 ALPN = ["xmpp-client"]
+COMMON = "*"
 
 
-class TlsError(Exception):
+class TlsError(ValueError):
     """A certificate or key that can't be used; the message names the file and says why."""
 
 
@@ -55,7 +58,8 @@ def _context(settings: Settings, certificate: str, key: str) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(settings.ciphers)
     context.set_alpn_protocols(ALPN)
-    context.load_cert_chain(certificate, key)
+    # With a password given, which plain keys ignore, OpenSSL refuses an encrypted key instead of asking the terminal.
+    context.load_cert_chain(certificate, key, password="")
     return context
 
 
@@ -66,6 +70,20 @@ def _end_point(leaf: x509.Certificate) -> bytes:
     if name in ("md5", "sha1"):
         name = "sha256"
     return hashlib.new(name, leaf.public_bytes(Encoding.DER)).digest()
+
+
+def read_certificates(config: Config) -> dict[str, Certificate]:
+    """The certificates of a configuration: those of single hosts by domain, the common one under ``*``.
+
+    Raises :class:`TlsError` for the first that can't be used.
+    """
+    common = config.section("tls")
+    found = {COMMON: Certificate(common)} if common.certificate else {}
+    for domain in config.section("general").hosts:
+        settings = config.section("tls", host=domain)
+        if settings.certificate and settings != common:
+            found[domain] = Certificate(settings)
+    return found
 
 
 class TlsContexts:
@@ -83,17 +101,14 @@ class TlsContexts:
 
     def load(self, config: Config) -> None:
         """Read all certificates anew. Raises :class:`TlsError`, and then everything stays as it was."""
-        common = config.section("tls")
-        default = Certificate(common) if common.certificate else None
-        by_host: dict[str, Certificate] = {}
-        for domain in config.section("general").hosts:
-            settings = config.section("tls", host=domain)
-            if settings.certificate and settings != common:
-                by_host[domain] = Certificate(settings)
-        self._default = default or next(iter(by_host.values()), None)
-        self._by_host = by_host
-        certificates = [*by_host.values(), *([self._default] if self._default else [])]
-        self._by_context = {certificate.context: certificate for certificate in certificates}
+        self.use(read_certificates(config))
+
+    def use(self, certificates: Mapping[str, Certificate]) -> None:
+        """Take these from now on; connections that have theirs keep them. See :func:`read_certificates`."""
+        self._by_host = dict(certificates)
+        common = self._by_host.pop(COMMON, None)
+        self._default = common or next(iter(self._by_host.values()), None)
+        self._by_context = {certificate.context: certificate for certificate in certificates.values()}
         if self._default is not None:
             self._default.context.sni_callback = self._choose
 
@@ -106,7 +121,7 @@ class TlsContexts:
         """The certificates in use, by host; the default one under ``*``."""
         found = dict(self._by_host)
         if self._default is not None:
-            found["*"] = self._default
+            found[COMMON] = self._default
         return found
 
     def wrap(self) -> TlsLayer:
@@ -196,10 +211,8 @@ class TlsLayer:
 
     def shutdown(self) -> bytes:
         """The closing alert."""
-        try:
+        with contextlib.suppress(ssl.SSLError):  # the peer's own closing alert has not come, and nobody waits for it
             self._object.unwrap()
-        except ssl.SSLError:
-            pass  # the peer's own closing alert has not come yet, and nobody waits for it
         return self.outgoing()
 
     def bindings(self) -> dict[str, bytes]:

@@ -155,7 +155,7 @@ class ElementParser:
         """The parser has read its share, and should be replaced between two elements."""
         return self.total > _RETIRE_AFTER_BYTES
 
-    def _make_feed(
+    def _make_feed(  # noqa: C901, PLR0915 - apart, its handlers would share their state more slowly; see the comment
         self, header: bytes, limits: XmlLimits
     ) -> tuple[Callable[[bytes], list[Stanza]], Callable[[], None]]:
         # Closures instead of methods: they run four times or more per stanza, and cell variables are the fastest there are.

@@ -104,8 +104,8 @@ class Stanza:
         ``from_`` stands for ``from``. The copy has the sender and recipient of the original.
         """
         attributes = dict(self.attributes)
-        for key, value in changes.items():
-            key = key.rstrip("_")
+        for name, value in changes.items():
+            key = name.rstrip("_")
             if value is None:
                 attributes.pop(key, None)
             else:

@@ -12,7 +12,7 @@ from monktalk.xmpp.admin import client
 
 
 @pytest.fixture
-def config(tmp_path) -> Path:
+def config(tmp_path):
     return tmp_path / "mongooseim.toml"
 
 

@@ -28,7 +28,7 @@ async def running(tmp_path):
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
+def path(tmp_path):
     return tmp_path / "control.sock"
 
 

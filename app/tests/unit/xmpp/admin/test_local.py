@@ -23,7 +23,7 @@ starttls_required = false
 
 
 @pytest.fixture
-def config(tmp_path) -> Path:
+def config(tmp_path):
     path = tmp_path / "mongooseim.toml"
     path.write_text(CONFIG)
     return path
@@ -143,7 +143,7 @@ def systemd(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     program, notes = tmp_path / "systemctl", tmp_path / "notes"
 
-    def make(status: int = 0, output: str = "") -> Path:
+    def make(status: int = 0, output: str = ""):
         program.write_text(f"#!/bin/sh\necho \"$@\" >> {notes}\necho '{output}'\nexit {status}\n")
         program.chmod(0o755)
         return notes

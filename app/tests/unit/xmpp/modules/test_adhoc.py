@@ -65,10 +65,15 @@ SECRET = FormCommand("secret", "Something for administrators", TYPE, greet)
 async def running(text: str = ""):
     async with site(MODULES, text) as found:
         found.host.administrators = frozenset({f"admin@{HOST}"})
-        found.journey = Journey()
-        Adhoc.of(found.host).add(found.journey)
+        Adhoc.of(found.host).add(Journey())
         Adhoc.of(found.host).add(SECRET)
         yield found
+
+
+def journey(server) -> Journey:
+    command = Adhoc.of(server.host)._commands["journey"]
+    assert isinstance(command, Journey)
+    return command
 
 
 @pytest.fixture
@@ -171,14 +176,14 @@ async def test_a_wrong_form_may_be_sent_again(server, inner):
 
 async def test_failures(server):
     run = Run(server.login("romeo"))
-    server.journey.fails_with = CommandFailed("the roads are closed")
+    journey(server).fails_with = CommandFailed("the roads are closed")
     assert await run.step() == ("completed", [], "error: the roads are closed")
-    server.journey.fails_with = None
+    journey(server).fails_with = None
     run = Run(run.client)
     await run.step()
     await run.step("next", submit(**{"from": "Verona"}))
     await run.step("next", submit(to="Mantua"))
-    server.journey.fails_with = CommandFailed("the city is closed")
+    journey(server).fails_with = CommandFailed("the city is closed")
     assert await run.step("complete", submit()) == ("completed", [], "error: the city is closed")
 
 
@@ -187,9 +192,9 @@ async def test_what_is_only_away_for_a_moment_may_be_tried_again(server):
     await run.step()
     await run.step("next", submit(**{"from": "Verona"}))
     await run.step("next", submit(to="Mantua"))
-    server.journey.fails_with = StorageUnavailable("gone")
+    journey(server).fails_with = StorageUnavailable("gone")
     assert condition(await run.send("complete", submit())) == "resource-constraint/wait"
-    server.journey.fails_with = None
+    journey(server).fails_with = None
     assert (await run.step("complete", submit()))[2] == "info: from Verona to Mantua"
 
 
@@ -335,11 +340,11 @@ async def test_a_client_that_goes_leaves_nothing(server):
 async def test_a_command_that_is_taken_back_ends(server):
     run = Run(server.login("romeo"))
     await run.step()
-    Adhoc.of(server.host).remove(server.journey)
+    Adhoc.of(server.host).remove(journey(server))
     assert under_way(server) == 0
     assert condition(await run.send("next", submit())) == "item-not-found/cancel"
 
 
 async def test_commands_have_nodes_of_their_own(server):
     with pytest.raises(ValueError, match="there is a command journey already"):
-        Adhoc.of(server.host).add(server.journey)
+        Adhoc.of(server.host).add(journey(server))

@@ -90,6 +90,16 @@ async def test_any_input_counts_as_an_answer(server):
     assert not romeo.link.closed
 
 
+async def test_a_client_that_answers_stays_also_when_it_is_asked_all_the_time():
+    async with site(MODULES, "[modules.ping]\ninterval = 1\ntimeout = 1\n") as server:
+        romeo = server.login("romeo")
+        for _ in range(10):
+            pass_time(server, 1)
+            (ping,) = pings(romeo)
+            answer(romeo, ping)
+        assert not romeo.link.closed
+
+
 async def test_a_client_that_does_not_answer_loses_its_session(server):
     romeo = server.login("romeo")
     pass_time(server, 20)

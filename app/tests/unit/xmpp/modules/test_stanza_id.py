@@ -58,11 +58,6 @@ async def test_none_for_what_nobody_will_refer_to(server, inner):
     assert message.find(ID) is None
 
 
-async def test_none_for_errors(server):
-    message = await delivered(server, f"<message to='{JULIET}/balcony' type='error'><body>x</body></message>")
-    assert message.find(ID) is None
-
-
 async def test_a_receipt_gets_one(server):
     receipt = "<received xmlns='urn:xmpp:receipts' id='1'/>"
     message = await delivered(server, f"<message to='{JULIET}' type='chat'>{receipt}</message>")

@@ -47,6 +47,12 @@ async def come(server, user: str = "juliet", inner: str = ""):
     return client, bodies(await client.available(inner))
 
 
+async def turn(rounds: int = 30) -> None:
+    """Let the loop go round."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+
+
 async def waiting(server, user: str = "juliet") -> int:
     return await server.storage.offline.count(HOST, user)
 
@@ -187,6 +193,8 @@ async def test_a_full_mailbox_is_told_to_those_who_may_see_the_presence_only(ser
         romeo.send(chat(str(number)))
     assert await romeo.arrived() == []
     paris.send(chat("20"))
+    await turn()
+    assert not server.server._tasks, "a stranger who floods a full mailbox makes no work"
     assert await paris.arrived() == []
     romeo.send(chat("21"))
     (answer,) = await romeo.arrived()
@@ -302,6 +310,63 @@ async def test_newer_messages_come_behind_the_stored_ones(server):
     assert bodies(await juliet.arrived()) == [str(number) for number in range(15)]
 
 
+@pytest.fixture
+def slow_appends(server, monkeypatch):
+    """Messages take until the event is set to become durable."""
+    release = asyncio.Event()
+    append = server.storage.offline.append
+
+    def append_later(*arguments):
+        async def work():
+            await release.wait()
+            return await append(*arguments)
+
+        return asyncio.ensure_future(work())
+
+    monkeypatch.setattr(server.storage.offline, "append", append_later)
+    return release
+
+
+async def test_a_message_that_is_just_being_stored_is_waited_for(server, slow_appends):
+    romeo = server.login("romeo")
+    romeo.send(chat("1"))
+    await turn()
+    juliet = server.login("juliet")
+    juliet.send("<presence/>")
+    await turn()
+    romeo.send(chat("2"))
+    await turn()
+    slow_appends.set()
+    assert bodies(await juliet.arrived()) == ["1", "2"]
+    assert await waiting(server) == 0
+
+
+@pytest.mark.parametrize("durable", [True, False], ids=["stored", "being stored"])
+async def test_a_message_that_comes_just_before_the_session_is_available(server, slow_appends, monkeypatch, durable):
+    """Its roster has still to be read: no session takes the message, and the stored ones have been delivered."""
+    rosters = RosterModule.of(server.host)
+    read, get_roster = asyncio.Event(), rosters.get_roster
+
+    async def slowly(user):
+        await read.wait()
+        return await get_roster(user)
+
+    monkeypatch.setattr(rosters, "get_roster", slowly)
+    romeo, juliet = server.login("romeo"), server.login("juliet")
+    juliet.send("<presence/>")
+    await turn()
+    assert not server.host.available_sessions("juliet")
+    romeo.send(chat("x"))
+    if durable:
+        slow_appends.set()
+    await turn()
+    read.set()
+    await turn()
+    slow_appends.set()
+    assert bodies(await juliet.arrived()) == ["x"]
+    assert await waiting(server) == 0
+
+
 async def test_more_messages_than_are_read_at_once(server, monkeypatch):
     monkeypatch.setattr(delivery_module, "BATCH", 3)
     romeo = server.login("romeo")
@@ -323,8 +388,7 @@ async def test_a_client_that_does_not_read_gets_no_more_than_it_takes(server, mo
     juliet = server.login("juliet")
     juliet.link.reading.clear()
     juliet.send("<presence/>")
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await turn()
     assert bodies(juliet.stanzas()) == []
     juliet.link.reading.set()
     assert [text[0] for text in bodies(await juliet.arrived())] == ["0", "1", "2", "3"]
@@ -394,13 +458,11 @@ async def test_a_session_is_not_given_more_than_its_queue_holds():
         juliet = server.login("juliet")
         enable(juliet)
         juliet.send("<presence/>")
-        for _ in range(30):
-            await asyncio.sleep(0)
+        await turn()
         assert bodies(juliet.stanzas()) == ["0", "1", "2", "3", "4"]
         assert await waiting(server) == 7
         juliet.send(f"<a xmlns='{ns.STREAM_MANAGEMENT}' h='5'/>")
-        for _ in range(30):
-            await asyncio.sleep(0)
+        await turn()
         assert bodies(juliet.stanzas()) == ["5", "6", "7", "8", "9"]
         juliet.send(f"<a xmlns='{ns.STREAM_MANAGEMENT}' h='10'/>")
         assert bodies(await juliet.arrived()) == ["10", "11"]
@@ -417,8 +479,7 @@ async def test_a_delivery_goes_on_when_the_session_is_resumed():
         juliet = server.login("juliet")
         token = enable(juliet)
         juliet.send("<presence/>")
-        for _ in range(30):
-            await asyncio.sleep(0)
+        await turn()
         assert bodies(juliet.stanzas()) == ["0", "1", "2", "3", "4"]
         juliet.drop()
         await server.settled()
@@ -443,11 +504,9 @@ async def test_what_a_session_can_not_take_goes_to_another_one():
         phone, laptop = server.login("juliet"), server.login("juliet")
         enable(phone)
         phone.send("<presence/>")
-        for _ in range(30):
-            await asyncio.sleep(0)
+        await turn()
         laptop.send("<presence/>")
-        for _ in range(30):
-            await asyncio.sleep(0)
+        await turn()
         phone.drop()
         await server.settled()
         assert bodies(laptop.stanzas()) == ["5", "6", "7"]
