@@ -13,6 +13,7 @@ from monktalk.auth.watchdog import Watchdog
 from monktalk.common.clock import SystemClock
 from monktalk.common.logging import get_logger
 from monktalk.db.engine import create_engine, write_transaction
+from monktalk.db.query import Query
 from monktalk.db.schema import web_users
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ log = get_logger(__name__)
 
 _row = web_users.c
 _is_account = (_row.domain == bindparam("of_domain")) & (_row.node == bindparam("of_node"))
-_select: Final = select(_row.token).where(_is_account)
+_select: Final = Query(select(_row.token).where(_is_account))
 _insert: Final = insert(web_users).values(
     node=bindparam("of_node"), token=bindparam("new_token"), domain=bindparam("of_domain")
 )
@@ -66,8 +67,9 @@ class WebUsersTable:
         """Return what is stored for an account: a password or SCRAM keys; None when there is no account."""
 
         def read(connection: Connection) -> str | None:
-            token = connection.execute(_select, {"of_domain": domain, "of_node": node}).scalar()
-            return None if token is None else str(token)
+            for (token,) in _select.rows(connection, {"of_domain": domain, "of_node": node}):
+                return None if token is None else str(token)
+            return None
 
         return self._read(read)
 

@@ -367,6 +367,7 @@ class Session:
                 if self.link is not None:
                     await self.link.drained()
                 while self.link is not None and not self.has_room():
+                    self.request_acknowledgement()
                     if self._caught_up is None:
                         self._caught_up = asyncio.get_running_loop().create_future()
                     await asyncio.shield(self._caught_up)

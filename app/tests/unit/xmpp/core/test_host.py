@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from monktalk.common.config import Schema, parse
 from monktalk.common.jid import JID
 from monktalk.xmpp.core.module import Target
-from monktalk.xmpp.core.server import Server
+from monktalk.xmpp.core.settings import CORE_SECTIONS
 from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.protocol.stanza import Stanza
 from tests.support.gate import NOW, NS, Gate
@@ -264,27 +265,17 @@ async def test_a_request_to_an_account_is_answered_on_its_behalf(server):
 # -- configuration -----------------------------------------------------------------------------------------------------
 
 
-async def test_administrators_are_those_of_the_host_itself():
-    from tests.support.inproc import MemoryStorage, parse
-
-    text = f"[general]\nhosts = ['{HOST}', '{OTHER_HOST}']\nadministrators = ['Admin@{HOST}', 'boss@{OTHER_HOST}']\n"
-    from monktalk.common.config import Schema
-    from monktalk.xmpp.cluster.local import LocalBus
-    from monktalk.xmpp.core.settings import CORE_SECTIONS
-
-    class NoTls:
-        available = False
-
-    server = Server(parse(text, "test", Schema(CORE_SECTIONS)), {}, MemoryStorage(), LocalBus(), NoTls())
-    await server.start()
-    try:
-        host, other = server.hosts[HOST], server.hosts[OTHER_HOST]
-        assert host.is_administrator(JID.parse(f"admin@{HOST}/desk"))
-        assert not host.is_administrator(JID.parse(f"boss@{OTHER_HOST}"))
-        assert not host.is_administrator(JID.parse(f"romeo@{HOST}"))
-        assert other.is_administrator(JID.parse(f"boss@{OTHER_HOST}"))
-    finally:
-        await server.stop()
+async def test_administrators_are_those_of_the_host_itself(server):
+    general = f"[general]\nhosts = ['{HOST}', '{OTHER_HOST}']\n"
+    text = f"{general}administrators = ['Admin@{HOST}', 'boss@{OTHER_HOST}']\n"
+    config = parse(text, "test", Schema([*CORE_SECTIONS, Gate.section()]))
+    host, other = server.host, server.server.hosts[OTHER_HOST]
+    for each in (host, other):
+        each.apply(config)
+    assert host.is_administrator(JID.parse(f"admin@{HOST}/desk"))
+    assert not host.is_administrator(JID.parse(f"boss@{OTHER_HOST}"))
+    assert not host.is_administrator(JID.parse(f"romeo@{HOST}"))
+    assert other.is_administrator(JID.parse(f"boss@{OTHER_HOST}"))
 
 
 async def test_options_can_differ_between_hosts():

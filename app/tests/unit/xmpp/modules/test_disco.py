@@ -74,6 +74,7 @@ async def test_host(server):
 async def test_contact_addresses(server):
     query = payload(await server.login("romeo").iq("get", INFO, to=HOST))
     form = query.find(f"{{{ns.DATA_FORMS}}}x")
+    assert form is not None
     fields = {field.get("var"): [value.text for value in field] for field in form.findall(f"{{{ns.DATA_FORMS}}}field")}
     assert fields == {
         "FORM_TYPE": [ns.SERVER_INFO],

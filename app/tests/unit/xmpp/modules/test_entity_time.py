@@ -15,7 +15,11 @@ QUERY = f"<time xmlns='{ns.TIME}'/>"
 
 @pytest.fixture
 def zone(monkeypatch):
-    yield lambda name: (monkeypatch.setenv("TZ", name), time.tzset())
+    def set_zone(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield set_zone
     monkeypatch.undo()
     time.tzset()
 

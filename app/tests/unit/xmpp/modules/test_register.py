@@ -59,7 +59,8 @@ def opened(server, **options):
     return client
 
 
-def seen(server) -> list[tuple[str, str]]:
+def seen(server):
+    """What modules were told about accounts and sessions, in order."""
     return server.host.modules["witness"].seen
 
 

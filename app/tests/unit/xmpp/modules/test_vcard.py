@@ -199,7 +199,12 @@ async def test_the_photo_is_decoded_once(server, watcher, monkeypatch):
     await put(server, "romeo", card(image=IMAGE))
     decoded = []
     original = vcard.photo_of
-    monkeypatch.setattr(vcard, "photo_of", lambda node: decoded.append(node) or original(node))
+
+    def counted(node):
+        decoded.append(node)
+        return original(node)
+
+    monkeypatch.setattr(vcard, "photo_of", counted)
     romeo = server.login("romeo")
     for _ in range(5):
         await romeo.available()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, delete, func, or_, select
 
 from monktalk.common.logging import get_logger
+from monktalk.db.query import Query
 from monktalk.db.schema import accounts
 from monktalk.xmpp.storage.cache import ReadCache
 from monktalk.xmpp.storage.interfaces import ACCOUNTS_TABLE, Account
@@ -36,7 +37,7 @@ _COLUMNS = accounts.c
 _THIS = (_COLUMNS.host == bindparam("p_host"), _COLUMNS.username == bindparam("p_user"))
 _FIELDS = (_COLUMNS.username, _COLUMNS.created, _COLUMNS.last_login, _COLUMNS.disabled, _COLUMNS.reason)
 _FIND = select(*_FIELDS).where(*_THIS)
-_DISABLED = select(_COLUMNS.disabled).where(*_THIS)
+_DISABLED = Query(select(_COLUMNS.disabled).where(*_THIS))
 _DELETE = delete(accounts).where(*_THIS)
 _COUNT = select(func.count()).select_from(accounts).where(_COLUMNS.host == bindparam("p_host"))
 _LIST = select(*_FIELDS).where(_COLUMNS.host == bindparam("p_host")).order_by(_COLUMNS.username)
@@ -226,7 +227,7 @@ class SqlAccounts:
     def _read_disabled(self, name: Name) -> asyncio.Future[bool | None]:
         check_text(*name)
         # Unknown accounts are cached like enabled ones: there is nothing else to know about them.
-        return self._read(lambda connection: bool(connection.scalar(_DISABLED, _where(name))))
+        return self._read(lambda connection: any(disabled for (disabled,) in _DISABLED.rows(connection, _where(name))))
 
 
 def _seen(connection: Connection, logins: dict[Name, float]) -> None:

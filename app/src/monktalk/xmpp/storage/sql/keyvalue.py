@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, select, update
 
+from monktalk.db.query import Query
 from monktalk.db.schema import keyvalue
 from monktalk.xmpp.storage.interfaces import VersionConflict
 from monktalk.xmpp.storage.sql.dialect import inserts
@@ -32,7 +33,7 @@ _THIS_OWNER = and_(
 _THIS_ROW = and_(_THIS_OWNER, _COLUMNS.key == bindparam("p_key"))
 _THIS_VERSION = and_(_THIS_ROW, _COLUMNS.version == bindparam("p_expected"))
 
-_READ = select(_COLUMNS.value, _COLUMNS.version).where(_THIS_ROW)
+_READ = Query(select(_COLUMNS.value, _COLUMNS.version).where(_THIS_ROW))
 _VERSION = select(_COLUMNS.version).where(_THIS_ROW)
 _KEYS = select(_COLUMNS.key).where(_THIS_OWNER).order_by(_COLUMNS.key)
 _OWNERS = (
@@ -124,8 +125,9 @@ class SqlKeyValue:
         row = _row(table, *key)
 
         def work(connection: Connection) -> tuple[bytes, int] | None:
-            found = connection.execute(_READ, row).one_or_none()
-            return (bytes(found.value), found.version) if found is not None else None
+            for value, version in _READ.rows(connection, row):
+                return bytes(value), version
+            return None
 
         return self._read(work)
 

@@ -176,10 +176,13 @@ class Link:
         self._busy_since = time.monotonic()
         committing = False
         try:
-            with connection.begin() as transaction:
-                result = work(connection)
-                committing = True
-                transaction.commit()
+            if self._writes:
+                with connection.begin() as transaction:
+                    result = work(connection)
+                    committing = True
+                    transaction.commit()
+            else:
+                result = _read(connection, work)
         except SQLAlchemyError as error:
             raise self._translate(error, committing=committing) from error
         finally:
@@ -223,6 +226,15 @@ class Link:
             return RequestRefused(brief(error))
         log.error("database_refused", problem=brief(error))
         return StorageUnavailable("the database refused")
+
+
+def _read(connection: Connection, work: Callable[[Connection], R]) -> R:
+    """Do work that only reads. What the driver is given directly (`Query`) needs no transaction around it."""
+    try:
+        return work(connection)
+    finally:
+        if connection.in_transaction():
+            connection.rollback()
 
 
 def _cut(raw: Any) -> None:

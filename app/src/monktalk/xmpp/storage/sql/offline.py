@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import and_, bindparam, delete, func, or_, select, text
 from sqlalchemy import insert as sql_insert
 
+from monktalk.db.query import Query
 from monktalk.db.schema import offline_messages
 from monktalk.xmpp.storage.interfaces import OfflineMessage
 from monktalk.xmpp.storage.sql.dialect import on_postgresql
@@ -46,7 +47,7 @@ _MAILBOX = and_(_COLUMNS.host == bindparam("p_host"), _COLUMNS.username == bindp
 _WAITING = and_(_MAILBOX, or_(_COLUMNS.expires.is_(None), _COLUMNS.expires > bindparam("p_now")))
 
 _APPEND = sql_insert(offline_messages)
-_LOAD = (
+_LOAD = Query(
     select(_COLUMNS.id, _COLUMNS.stamp, _COLUMNS.stanza)
     .where(_WAITING)
     .order_by(_COLUMNS.id)
@@ -226,8 +227,8 @@ class SqlOffline:
         where = {"p_host": host, "p_user": user, "p_now": self._now(), "p_limit": limit}
 
         def work(connection: Connection) -> list[OfflineMessage]:
-            rows = connection.execute(_LOAD, where)
-            return [OfflineMessage(row.id, row.stamp, bytes(row.stanza)) for row in rows]
+            rows = _LOAD.rows(connection, where)
+            return [OfflineMessage(number, stamp, bytes(stanza)) for number, stamp, stanza in rows]
 
         return await self._read(work)
 

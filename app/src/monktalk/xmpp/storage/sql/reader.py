@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from monktalk.common.logging import get_logger
@@ -43,6 +44,8 @@ class ReaderPool:
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._done: deque[tuple[asyncio.Future[Any], Any]] = deque()
+        self._calling = False
         self.queued = 0
         self._open = True
         self.reads = 0
@@ -81,8 +84,11 @@ class ReaderPool:
     def _run(self, link: Link) -> None:
         while (job := self._queue.get()) is not None:
             work, future, until = job
-            outcome = self._read(link, work, until)
-            post(self._loop, self._deliver, future, outcome)
+            self._done.append((future, self._read(link, work, until)))
+            # The loop is woken once for all that is done by the time that it gets there.
+            if not self._calling:
+                self._calling = True
+                post(self._loop, self._deliver)
         link.close()
 
     def _read(self, link: Link, work: Callable[[Connection], Any], until: float) -> Any:
@@ -100,12 +106,16 @@ class ReaderPool:
         except Exception as error:  # noqa: BLE001 - handed to the one who asked for this read
             return error
 
-    def _deliver(self, future: asyncio.Future[Any], outcome: Any) -> None:
-        self.queued -= 1
-        self.reads += 1
-        if future.done():  # given up by the one who asked
-            return
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+    def _deliver(self) -> None:
+        # First, so that nothing that a thread adds from now on waits for a call that has been made already.
+        self._calling = False
+        while self._done:
+            future, outcome = self._done.popleft()
+            self.queued -= 1
+            self.reads += 1
+            if future.done():  # given up by the one who asked
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)

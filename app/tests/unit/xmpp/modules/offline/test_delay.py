@@ -15,6 +15,7 @@ def test_a_stamp_is_put_behind_the_payloads():
     node = from_bytes(stamped(MESSAGE, "e.example", 1_700_000_000.25))
     assert [child.tag.rpartition("}")[2] for child in node] == ["body", "delay"]
     delay = find(node, "urn:xmpp:delay", "delay")
+    assert delay is not None
     assert (delay.get("from"), delay.get("stamp")) == ("e.example", "2023-11-14T22:13:20.250Z")
 
 
