@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import ssl
 
 from tests.support.accounts import Account
@@ -11,7 +12,14 @@ from tests.support.wire import Wire
 
 CLEAR, STARTTLS, DIRECT = "clear", "starttls", "direct"
 TRANSPORTS = (CLEAR, STARTTLS, DIRECT)
+_serial = itertools.count(1)
 HOST, OTHER_HOST, ISOLATED_HOST = "localhost", "other.example", "isolated.example"
+
+
+def fresh_address() -> str:
+    """A loopback address that no other test connects from: failed logins of one address add up."""
+    number = next(_serial)
+    return f"127.{100 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
 
 
 class Server:

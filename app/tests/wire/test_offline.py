@@ -108,6 +108,23 @@ async def test_new_messages_come_behind_the_stored_ones(server, account):
     assert bodies(await online.drained()) == [*texts, "last"]
 
 
+async def test_none_gets_stuck_while_the_recipient_comes(server, account):
+    """Messages that are being stored in the very moment reach the session too, each once and in order."""
+    romeo = await server.login(account("romeo"))
+    for number in range(16):
+        juliet = await server.login(account("juliet"))
+        texts = [str(text) for text in range(8)]
+        for text in texts:
+            if int(text) == number % len(texts):
+                await juliet.send("<presence/>")
+            await romeo.send(f"<message to='{juliet.bare}' type='chat'><body>{text}</body></message>")
+        received: list[str] = []
+        while len(received) < len(texts):
+            received += bodies([await juliet.next()])
+        await romeo.settled()
+        assert received + bodies(await juliet.drained()) == texts
+
+
 async def test_payloads_are_kept(server, account):
     romeo, juliet = await server.login(account("romeo")), account("juliet")
     payload = "<request xmlns='urn:xmpp:receipts'/><x xmlns='urn:example:x' a='&lt;'><y/>text</x><thread>t</thread>"

@@ -7,6 +7,7 @@ import pytest
 from tests.support import sasl
 from tests.support.client import SASL, decoded
 from tests.support.matching import ANY, assert_matches
+from tests.support.server import fresh_address
 
 SCRAMS = ["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 PLUS = [f"{name}-PLUS" for name in SCRAMS]
@@ -183,7 +184,7 @@ async def test_no_base64(server):
     [b"", b"x", b"\0", b"romeo\0sesame", b"\0\0", b"\0romeo\0", b"\0romeo\0a\0b", b"\xff\0\xfe\0\xfd", b"\0" * 4],
 )
 async def test_malformed_plain(server, message):
-    client = await server.stream()
+    client = await server.stream(source=fresh_address())
     answer = await client.auth("PLAIN", message)
     assert answer.tag == f"{{{SASL}}}failure"
     assert answer[0].tag.rpartition("}")[2] in ("malformed-request", "not-authorized")
@@ -207,7 +208,7 @@ async def test_malformed_plain(server, message):
     ],
 )
 async def test_malformed_scram(server, message):
-    client = await server.stream()
+    client = await server.stream(source=fresh_address())
     answer = await client.auth("SCRAM-SHA-1", message)
     assert answer.tag == f"{{{SASL}}}failure"
     assert answer[0].tag.rpartition("}")[2] in ("malformed-request", "not-authorized")
@@ -285,7 +286,7 @@ async def test_binding_of_another_connection(server, account):
 
 
 async def test_binding_type_that_is_not_on_offer(server, account):
-    client = await server.stream("direct")
+    client = await server.stream("direct", source=fresh_address())
     exchange = client.scram("SCRAM-SHA-256-PLUS", account("romeo"))
     exchange.binding = ("tls-nothing", b"x")
     answer = await client.auth("SCRAM-SHA-256-PLUS", exchange.first())
@@ -294,7 +295,7 @@ async def test_binding_type_that_is_not_on_offer(server, account):
 
 async def test_the_client_was_told_that_there_is_no_binding(server, account):
     """RFC 5802, 6: flag `y` where -PLUS was offered means that somebody has removed it from the list."""
-    client = await server.stream("direct")
+    client = await server.stream("direct", source=fresh_address())
     exchange = client.scram("SCRAM-SHA-256", account("romeo"))
     exchange.flag = "y"
     answer = await client.auth("SCRAM-SHA-256", exchange.first())
@@ -313,7 +314,7 @@ async def test_the_flag_y_is_fine_in_clear(server, account):
 
 
 async def test_plus_without_binding(server, account):
-    client = await server.stream("direct")
+    client = await server.stream("direct", source=fresh_address())
     exchange = client.scram("SCRAM-SHA-256", account("romeo"))
     answer = await client.auth("SCRAM-SHA-256-PLUS", exchange.first())
     assert answer.tag == f"{{{SASL}}}failure"

@@ -60,6 +60,15 @@ class AuthWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
             conn.parser = LenientParser(self.cfg, conn.sock, conn.client)
         super().enqueue_req(conn)
 
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Answer a request. gunicorn sends head and body one after the other: keep them together in one packet."""
+        conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        try:
+            return bool(super().handle_request(req, conn))
+        finally:
+            with suppress(OSError):  # closed meanwhile
+                conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer a request that cannot be parsed, or that failed outside of the application.
 

@@ -9,6 +9,7 @@ An event has a stable name; what varies are fields. Fields that by their name ho
 
 from __future__ import annotations
 
+import functools
 import hmac
 import json
 import logging
@@ -132,10 +133,10 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of `record`, without its end."""
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        seconds = int(record.created)
         milliseconds = int(record.created % 1 * 1000)
         parts = [
-            f"{seconds}.{milliseconds:03d}Z",
+            f"{_date_and_time(seconds)}.{milliseconds:03d}Z",
             record.levelname,
             record.name,
             _value(record.getMessage(), _MAX_VALUE),
@@ -149,6 +150,11 @@ class LineFormatter(logging.Formatter):
             # The innermost frames, at the end, are the ones that tell.
             parts.append(f"traceback={_value(text[-_MAX_TRACEBACK:], _MAX_TRACEBACK)}")
         return " ".join(parts)
+
+
+@functools.lru_cache(maxsize=4)
+def _date_and_time(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def get_logger(name: str) -> EventLogger:
@@ -181,6 +187,10 @@ def configure(level: str | int = "info", *, stream: TextIO | None = None, file: 
         root.addHandler(handler)
     root.setLevel(number)
     logging.captureWarnings(True)
+    # Looked up for each record, and in none of the lines.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    if sys.version_info >= (3, 12):
+        logging.logAsyncioTasks = False
 
 
 def set_level(level: str | int, logger: str = "") -> None:
@@ -212,6 +222,7 @@ def parse_level(level: str | int) -> int:
     return number
 
 
+@functools.lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
     """Return whether a field of this name holds a secret: `password`, `device_token`, `Authorization`."""
     return re.split(r"[_\-.]", name.lower())[-1] in _SECRET_NAMES

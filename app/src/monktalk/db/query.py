@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
-_Compiled = tuple[str, tuple[str, ...] | None]
-"""The text, and the order of its parameters where the driver takes them by position."""
+_Compiled = tuple[str, tuple[str, ...] | None, dict[str, Any]]
+"""The text, the order of its parameters where the driver takes them by position, and the values of constants in it."""
 
 
 class Query:
@@ -39,7 +39,9 @@ class Query:
         Raises:
             DBAPIError: as SQLAlchemy raises it, but never with the values.
         """
-        text, order = self._compiled.get(connection.dialect.name) or self._compile(connection)
+        text, order, constants = self._compiled.get(connection.dialect.name) or self._compile(connection)
+        if constants:
+            values = constants | dict(values)
         driver = connection.connection.dbapi_connection
         assert driver is not None
         try:
@@ -55,7 +57,8 @@ class Query:
         dialect = connection.dialect
         compiled: Any = self._statement.compile(dialect=dialect)
         order = tuple(compiled.positiontup) if compiled.positional else None
-        self._compiled[dialect.name] = found = (str(compiled), order)
+        constants = {name: value for name, value in compiled.params.items() if value is not None}
+        self._compiled[dialect.name] = found = (str(compiled), order, constants)
         return found
 
 

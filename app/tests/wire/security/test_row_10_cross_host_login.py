@@ -7,6 +7,7 @@ import pytest
 from tests.support import sasl
 from tests.support.accounts import Account
 from tests.support.client import SASL, TLS, client_context, stream_header
+from tests.support.server import fresh_address
 
 
 async def test_another_host_after_authentication(server, account):
@@ -51,7 +52,7 @@ async def test_the_header_answers_for_the_host_that_was_authenticated(server, ac
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
 async def test_a_user_name_with_the_domain_of_another_host(server, account, mechanism):
     there = account("romeo", host="other.example")
-    client = await server.stream(host="localhost")
+    client = await server.stream(source=fresh_address())
     answer = await client.sasl(Account(there.jid, "localhost", there.password), mechanism)
     assert answer.tag == f"{{{SASL}}}failure"
 
@@ -60,7 +61,7 @@ async def test_a_user_name_with_the_domain_of_another_host(server, account, mech
 async def test_a_user_name_with_a_domain_never_becomes_another_users(server, account, mechanism):
     """``romeo@other.example`` on the stream of localhost must not be read as ``romeo`` of localhost."""
     here = account("romeo")
-    client = await server.stream(host="localhost")
+    client = await server.stream(source=fresh_address())
     answer = await client.sasl(Account(f"{here.user}@other.example", "localhost", here.password), mechanism)
     assert answer.tag == f"{{{SASL}}}failure"
 
@@ -68,7 +69,7 @@ async def test_a_user_name_with_a_domain_never_becomes_another_users(server, acc
 @pytest.mark.parametrize("name", ["{user}\t", " {user}", "{user}/x", "{user}&", "{user}\u200b"])
 async def test_names_that_only_look_like_an_account(server, account, name):
     here = account("romeo")
-    client = await server.stream()
+    client = await server.stream(source=fresh_address())
     answer = await client.auth("PLAIN", sasl.plain(name.format(user=here.user), here.password))
     assert answer.tag == f"{{{SASL}}}failure"
 

@@ -68,7 +68,10 @@ class Event(Chain[P, bool | None]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Whether a handler has dealt with the matter."""
-        return any(handler(*args, **kwargs) for handler in self.handlers)
+        for handler in self.handlers:  # noqa: SIM110 - any() would make a generator for each message
+            if handler(*args, **kwargs):
+                return True
+        return False
 
 
 class AsyncEvent(Chain[P, Awaitable[None]]):

@@ -66,7 +66,7 @@ class Login:
             elif element.name != _RESPONSE or self._exchange is None:
                 raise sasl.SaslFailure("malformed-request", "no authentication is under way")
             assert self._exchange is not None
-            data = sasl.decode((element.tree().text or "").strip())
+            data = sasl.decode(element.text().strip())
             step = self._exchange.respond(data if element.name == _AUTH else data or b"")
         except sasl.SaslFailure as failure:
             self._refuse(failure)
@@ -167,7 +167,8 @@ class Login:
         host = stream.host
         assert host is not None
         throttle = stream.server.throttle
-        account = f"{username}@{host.domain}"
+        # What is no account's name is counted by who tries it, or all strangers would share one ever longer delay.
+        account = f"{username or f'/{stream.peer}'}@{host.domain}"
         throttle.failed(stream.peer, account)
         host.auth.refused(username)
         stream.server.metrics.login_failures.inc()

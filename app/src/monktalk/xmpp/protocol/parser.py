@@ -7,6 +7,7 @@ that has read its share is thrown away, because expat never forgets a name that 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.parsers import expat
@@ -25,6 +26,8 @@ SEPARATOR = "}"
 _KINDS = {ns.qname(ns.CLIENT, kind): kind for kind in (MESSAGE, PRESENCE, IQ)}
 _RETIRE_AFTER_BYTES = 1 << 20
 _POOL_SIZE = 16
+_LONG_HEADER = 512
+"""Bytes beyond which a header is not remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,14 @@ class _HeaderRead(Exception):
 def read_header(data: bytes, limits: XmlLimits) -> tuple[StreamHeader, bytes] | None:
     """Read a stream header from ``data``, which holds whole tags only.
 
-    Returns the header and the bytes behind it, or None when there is only an XML declaration yet.
-    Raises :class:`StreamError` for what may not start a stream (RFC 6120 section 4).
+    Returns the header, which is shared and not to be changed, and the bytes behind it, or None when there is only an XML
+    declaration yet. Raises :class:`StreamError` for what may not start a stream (RFC 6120 section 4).
     """
+    # Clients of one kind send the same bytes again and again.
+    return _read_header(data, limits) if len(data) > _LONG_HEADER else _read_usual_header(data, limits)
+
+
+def _read_header(data: bytes, limits: XmlLimits) -> tuple[StreamHeader, bytes] | None:
     parser = expat.ParserCreate("utf-8", SEPARATOR)
     namespaces: dict[str, str] = {}
     found: list[StreamHeader] = []
@@ -129,6 +137,9 @@ def read_header(data: bytes, limits: XmlLimits) -> tuple[StreamHeader, bytes] | 
     finally:
         _release(parser)
     return None
+
+
+_read_usual_header = functools.lru_cache(maxsize=256)(_read_header)
 
 
 class ElementParser:

@@ -6,6 +6,7 @@ forwarded as they came; :meth:`Stanza.tree` builds a tree only for a module that
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from monktalk.xmpp.protocol import namespaces as ns
@@ -22,6 +23,9 @@ MESSAGE = "message"
 PRESENCE = "presence"
 IQ = "iq"
 XML_LANG = ns.qname(ns.XML, "lang")
+
+_LITERAL = re.compile(rb"[A-Za-z0-9+/=]*+")
+"""Text in which XML has no other way to write anything."""
 
 _OPEN_TAGS = {kind: f"<{kind}".encode() for kind in (MESSAGE, PRESENCE, IQ)}
 
@@ -84,6 +88,15 @@ class Stanza:
         if self._tree is None or self._parsed is not self.raw:
             self._tree, self._parsed = xmltree.from_bytes(self.raw), self.raw
         return self._tree
+
+    def text(self) -> str:
+        """The text in front of the first child element; the tree is not built for one like Base64."""
+        start = COMPLETE_TAG.match(self.raw)
+        if start is not None and not self.payloads:
+            content = self.raw[start.end() : self.raw.rfind(b"<")]
+            if _LITERAL.fullmatch(content):
+                return content.decode()
+        return self.tree().text or ""
 
     def payload(self) -> xmltree.Element | None:
         """The first child element that is no ``<error/>``, or None."""

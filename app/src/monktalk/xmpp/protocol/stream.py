@@ -128,6 +128,10 @@ class XmlStream:
     def _feed(self, data: bytes) -> list[Event]:
         parser = self._parser
         if parser is None:
+            if data == STREAM_END and self._foreign is None:
+                # A parser that has read this is of no use to anybody any more.
+                self._failed = True
+                return [StreamClosed()]
             parser = self._pool.take() if self._foreign is None else ElementParser(self._foreign, self._pool.limits)
         try:
             elements = parser.feed(data)

@@ -8,6 +8,7 @@ that succeeds.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import secrets
@@ -148,6 +149,7 @@ class LoginThrottle:
         return float(self.limits.auth_failure_window)
 
 
+@functools.lru_cache(maxsize=4096)
 def address_key(address: str) -> bytes:
     """Return what tells an address from others: IPv4 as it is, also mapped into IPv6, and IPv6 by its /64."""
     try:
