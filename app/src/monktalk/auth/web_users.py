@@ -125,6 +125,8 @@ class WebUsersTable:
             except DBAPIError as error:
                 if not error.connection_invalidated or self._clock.monotonic() - began > STALE_TIME:
                     raise
+                # The others in the pool are as old as this one.
+                self._readers.dispose()
                 return self._read_once(work)
         except SQLAlchemyError as error:
             raise _unavailable(error) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gunicorn.glogging import Logger
@@ -17,7 +19,6 @@ from monktalk.auth.loader import failure_lines
 from monktalk.common.logging import get_logger
 
 if TYPE_CHECKING:
-    import socket
     from typing import Any
 
 REQUEST_LINE_LIMIT: Final = 32 * 1024

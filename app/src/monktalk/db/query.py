@@ -37,7 +37,8 @@ class Query:
         It begins no transaction: outside of one, it is one by itself where the driver commits automatically.
 
         Raises:
-            DBAPIError: as SQLAlchemy raises it, but never with the values.
+            DBAPIError: as SQLAlchemy raises it, but never with the values. When the connection is lost, it alone
+                is invalidated, not the others of its pool.
         """
         text, order, constants = self._compiled.get(connection.dialect.name) or self._compile(connection)
         if constants:
@@ -65,6 +66,8 @@ class Query:
 def _wrapped(connection: Connection, text: str, error: Exception) -> BaseException:
     dialect = connection.dialect
     lost = dialect.is_disconnect(error, connection.connection, None)  # type: ignore[arg-type]  # any of the driver's
+    if lost:
+        connection.invalidate(error)
     return DBAPIError.instance(
         text,
         None,

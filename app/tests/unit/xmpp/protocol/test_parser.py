@@ -192,3 +192,20 @@ def test_parse_and_serialise_agree(node):
     raw = xmltree.to_bytes(root)
     [stanza] = ElementParser().feed(raw)
     assert xmltree.to_bytes(stanza.tree()) == raw == stanza.raw
+
+
+def test_a_header_that_comes_again_is_read_the_same():
+    data = STANDARD_HEADER.replace(b"<stream:stream", b"<stream:stream to='again'") + b"<a/>"
+    first, second = read_header(data, XmlLimits()), read_header(data, XmlLimits())
+    assert first is not None
+    assert first == second
+    assert first[0].attributes == {"to": "again"}
+    assert first[1] == b"<a/>"
+
+
+def test_a_header_that_is_refused_is_refused_again():
+    data = STANDARD_HEADER.replace(b"<stream:stream", b"<stream:stream a='1' b='2'")
+    for _ in range(2):
+        with pytest.raises(StreamError):
+            read_header(data, XmlLimits(attributes=1))
+    assert read_header(data, XmlLimits(attributes=2)) is not None

@@ -72,7 +72,9 @@ def test_an_error_reply_goes_back_with_the_addresses_exchanged():
     )
 
 
-@pytest.mark.parametrize("raw", [b"<message type='error'/>", b"<iq type='result' id='1'/>", b"<iq type='error' id='1'/>"])
+@pytest.mark.parametrize(
+    "raw", [b"<message type='error'/>", b"<iq type='result' id='1'/>", b"<iq type='error' id='1'/>"]
+)
 def test_errors_and_results_are_never_answered(raw):
     assert error_reply(stanza(raw), StanzaError("forbidden")) is None
 
@@ -89,3 +91,20 @@ def test_stored_stanzas_are_read_back():
     found = Stanza.from_bytes(raw)
     assert (found.name, found.raw, found.payloads) == ("message", raw, ["jabber:client}body"])
     assert found.attributes["http://www.w3.org/XML/1998/namespace}lang"] == "it"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"<auth xmlns='urn:a' mechanism='PLAIN'>AGEAYg==</auth>", "AGEAYg=="),
+        (b"<auth xmlns='urn:a'/>", ""),
+        (b"<auth xmlns='urn:a'></auth>", ""),
+        (b"<auth xmlns='urn:a' x='>'>ab</auth >", "ab"),
+        (b"<auth xmlns='urn:a'>a&#98;c</auth>", "abc"),
+        (b"<auth xmlns='urn:a'>a<![CDATA[b]]>c</auth>", "abc"),
+        (b"<auth xmlns='urn:a'> a\n</auth>", " a\n"),
+        (b"<auth xmlns='urn:a'>a<b/>c</auth>", "a"),
+    ],
+)
+def test_text_is_what_stands_in_front_of_the_first_child(raw, text):
+    assert stanza(raw).text() == text

@@ -129,9 +129,7 @@ def test_a_prefix_declared_in_the_header_is_written_out():
 
 def test_stanzas_may_have_a_prefix_for_the_content_namespace():
     stream = XmlStream(ParserPool(), 10_000)
-    stream.receive(
-        b"<stream xmlns='http://etherx.jabber.org/streams' xmlns:c='jabber:client' to='x' version='1.0'>"
-    )
+    stream.receive(b"<stream xmlns='http://etherx.jabber.org/streams' xmlns:c='jabber:client' to='x' version='1.0'>")
     [stanza] = stream.receive(b"<c:message to='b@x'><c:body>hi</c:body></c:message>")
     assert stanza.name == "message"
     assert stanza.raw == b"<message to='b@x'><body>hi</body></message>"
@@ -145,3 +143,17 @@ def test_a_wrong_content_namespace_is_refused():
 def test_the_servers_header_is_escaped():
     header = stream_header("1", "x", "a'b@x", "en")
     assert b"to='a&apos;b@x'" in header
+
+
+def test_the_end_of_a_stream_is_seen_whatever_it_comes_with():
+    for data in (b"</stream:stream>", b" </stream:stream>", b"</stream:stream >", MESSAGE + b"</stream:stream>"):
+        stream = opened()
+        stream.receive(MESSAGE)
+        assert isinstance(stream.receive(data)[-1], StreamClosed)
+        assert stream.receive(MESSAGE) == []
+
+
+def test_the_end_tag_of_a_stream_inside_of_a_stanza_is_no_end():
+    stream = opened()
+    stream.receive(b"<message>")
+    assert condition(stream.receive(b"</stream:stream>")) == "not-well-formed"
