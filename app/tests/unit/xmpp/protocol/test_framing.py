@@ -70,7 +70,7 @@ def test_a_complete_tag_is_released_with_its_last_byte():
     holdback = Holdback()
     whole = b"<iq a='>'><q/></iq>"
     ends = [index for index in range(len(whole)) if holdback.push(whole[index : index + 1]).endswith(b">")]
-    assert ends == [index for index in (9, 13, 18)]
+    assert ends == [9, 13, 18]
 
 
 @pytest.mark.parametrize("start", [b"<!-", b"<!D", b"<!E"])

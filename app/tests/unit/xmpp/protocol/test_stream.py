@@ -45,8 +45,7 @@ def test_every_stanza_is_handled_with_its_last_byte():
     stream = XmlStream(ParserPool(), 10_000)
     found = []
     for index in range(len(whole)):
-        for event in stream.receive(whole[index : index + 1]):
-            found.append((index + 1, event))
+        found += [(index + 1, event) for event in stream.receive(whole[index : index + 1])]
     ends = [len(HEADER), len(MESSAGE), 11, 47, 16]
     assert [at for at, _ in found] == [sum(ends[: n + 1]) for n in range(5)]
     assert isinstance(found[-1][1], StreamClosed)
