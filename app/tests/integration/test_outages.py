@@ -67,6 +67,12 @@ def installation(postgres_victim: PostgresServer, tmp_path_factory: pytest.TempP
 @pytest.fixture
 async def server(installation: Installation) -> AsyncIterator[Server]:
     opened = Server(installation.program)
+    newcomer = installation.account("newcomer")
+    await eventually(
+        lambda: log_in_again(opened, newcomer),
+        lambda tag: tag == f"{{{SASL}}}success",
+        "the outage of the test before is over",
+    )
     yield opened
     await opened.close()
 

@@ -190,7 +190,7 @@ class TcpConnection(asyncio.Protocol):
         if not rate:
             self._allowance, self._refilled = burst, now
             return False
-        self._allowance = min(burst, self._allowance + rate * (now - self._refilled))
+        self._allowance = min(burst, self._allowance + min(burst, rate * (now - self._refilled)))
         self._refilled = now
         return self._allowance < 0
 
