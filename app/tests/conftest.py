@@ -40,11 +40,15 @@ class Farm:
         return program
 
     def close(self) -> None:
-        """Stop everything; a server that does not end in good order is a failure."""
+        """Stop everything. Servers end in good order, and have not logged a password of all those that they saw."""
         statuses = {str(program.config): program.stop() for program in self._programs.values()}
         self.auth.program.stop()
         wrong = {config: status for config, status in statuses.items() if status != 0}
         assert not wrong, f"servers ended with another status than 0: {wrong}"
+        for program in (self.auth.program, *self._programs.values()):
+            text = program.log_text()
+            assert "sesame" not in text, f"{program.log} has the password of an account"
+            assert self.auth.password not in text, f"{program.log} has the password of the auth service"
 
 
 @pytest.fixture(scope="session")

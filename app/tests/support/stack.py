@@ -133,7 +133,7 @@ class XmppServer(Program):
         self.config = directory / "mongooseim.toml"
         self.control_socket = directory / "control.sock"
         self._ready_file = directory / "ready.json"
-        self.certificate, self._key = make_certificate(directory, "server", HOSTS)
+        self.certificate, self.key = make_certificate(directory, "server", HOSTS)
         self.database_url = database_url or f"sqlite:///{directory / 'xmpp.db'}"
         self._ports: list[int] = []
         self.configure(overrides)
@@ -167,7 +167,7 @@ class XmppServer(Program):
                 "control_socket": self.control_socket,
             },
             "listen": {"c2s": [{**listener, "starttls_required": True}, {**listener, "starttls_required": False}]},
-            "tls": {"certificate": self.certificate, "key": self._key},
+            "tls": {"certificate": self.certificate, "key": self.key},
             "auth": {"url": self.auth.url, "username": self.auth.username, "password_file": password_file},
             "database": {"url": self.database_url},
             # All tests come from one address and make more mistakes than people do.

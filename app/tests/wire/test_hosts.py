@@ -79,7 +79,7 @@ async def test_isolation_of_presence(server, account, direction):
     outside = await server.online(account("juliet"), "home")
     sender, recipient = (outside, inside) if direction == "into" else (inside, outside)
     await sender.send(f"<presence to='{recipient.full}'/><presence to='{recipient.bare}' type='probe'/>")
-    await recipient.receives_nothing(after=[])
+    await recipient.receives_nothing(after=[sender])
     for node in await sender.drained():
         assert condition_of(node) == "remote-server-not-found"
 

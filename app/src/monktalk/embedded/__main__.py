@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from monktalk.embedded import accounts, environment
-from monktalk.embedded.files import Files
-from monktalk.embedded.supervisor import ChildFailed, Supervisor
+from monktalk.embedded.files import Files, Unusable
+from monktalk.embedded.supervisor import ChildFailed, Interrupted, Supervisor
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -24,27 +24,26 @@ def main() -> int:
         nonlocal stopping
         stopping = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     try:
         settings = environment.read()
         files = Files(settings)
         files.prepare()
         passwords = accounts.make(settings, files)
-    except (environment.InvalidVariable, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    supervisor = Supervisor(settings, files)
-    try:
-        ports = supervisor.start()
-        _introduce(settings, files, passwords, ports)
-        supervisor.watch(lambda: stopping)
-    except ChildFailed as error:
+        supervisor = Supervisor(settings, files, lambda: stopping)
+        try:
+            ports = supervisor.start()
+            _introduce(settings, files, passwords, ports)
+            supervisor.watch()
+        finally:
+            supervisor.stop()
+    except Interrupted:
+        pass
+    except (environment.InvalidVariable, Unusable, OSError, ChildFailed) as error:
         if not stopping:
             print(f"error: {error}", file=sys.stderr)
             return 1
-    finally:
-        supervisor.stop()
     print("stopped")
     return 0
 

@@ -8,11 +8,12 @@ import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from monktalk.db import migrate
 from monktalk.db.engine import create_engine, write_transaction
 from monktalk.db.schema import accounts, web_users
-from monktalk.embedded.files import write_private
+from monktalk.embedded.files import Unusable, write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,9 +28,21 @@ def make(environment: Environment, files: Files) -> dict[str, str]:
     """Bring the schema up to date and make the accounts that are missing; returns bare JIDs and their passwords.
 
     A password that the environment names replaces the one in the table; a random one is made once and remembered in a
-    file that only the owner can read.
+    file that only the owner can read. Raises :class:`Unusable` for a database or file that is in no order.
     """
-    migrate.upgrade(files.database_url)
+    try:
+        return _make(environment, files)
+    except SQLAlchemyError as error:
+        raise Unusable(
+            f"the database {files.database} can't be used: {getattr(error, 'orig', None) or error}"
+        ) from None
+
+
+def _make(environment: Environment, files: Files) -> dict[str, str]:
+    try:
+        migrate.upgrade(files.database_url)
+    except ValueError as error:
+        raise Unusable(f"the database {files.database} can't be used: {error}") from None
     remembered = _remembered(files.accounts)
     wanted = [*environment.accounts, *([environment.admin] if environment.admin else [])]
     found: dict[str, str] = {}
@@ -50,7 +63,10 @@ def make(environment: Environment, files: Files) -> dict[str, str]:
 def _remembered(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    passwords: dict[str, str] = json.loads(path.read_text("utf-8"))
+    try:
+        passwords: dict[str, str] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise Unusable(f"{path} can't be read: {error}; remove it, and new passwords are made up") from None
     return passwords
 
 

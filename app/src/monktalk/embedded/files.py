@@ -8,6 +8,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
+import idna
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -72,6 +73,10 @@ authenticator = WebUsers()
 '''
 
 
+class Unusable(ValueError):
+    """A file of an earlier run is in no order; the message names it and says what to do."""
+
+
 class Files:
     """The paths of an embedded run, and the making of what is missing."""
 
@@ -97,7 +102,10 @@ class Files:
         return f"sqlite:///{self.database}"
 
     def prepare(self) -> None:
-        """Make what an embedded run needs. Raises OSError when the data directory can't be written."""
+        """Make what an embedded run needs.
+
+        Raises OSError when the data directory can't be written, :class:`Unusable` for a certificate that can't be read.
+        """
         for folder in (self.data, self.certificate.parent, self.authenticators, self.xmpp_log.parent):
             folder.mkdir(parents=True, exist_ok=True)
         self.data.chmod(0o700)
@@ -144,10 +152,11 @@ class Files:
         """A self-signed certificate for the domain, unless there is one that lasts."""
         now = datetime.datetime.now(datetime.UTC)
         domain = self._environment.domain
+        if not domain.isascii():
+            domain = idna.encode(domain).decode("ascii")
         if self.certificate.exists() and self.key.exists():
-            present = x509.load_pem_x509_certificate(self.certificate.read_bytes())
-            names = present.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            if present.not_valid_after_utc - now > _RENEW_BEFORE and domain in names.get_values_for_type(x509.DNSName):
+            present, names = self._present_certificate()
+            if present.not_valid_after_utc - now > _RENEW_BEFORE and domain in names:
                 return
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, domain[:64])])
@@ -170,6 +179,15 @@ class Files:
         write_private(self.key, private.decode())
         self.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
 
+    def _present_certificate(self) -> tuple[x509.Certificate, list[str]]:
+        """The certificate of an earlier run, and the names that it is for."""
+        try:
+            present = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+            names = present.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except (ValueError, x509.ExtensionNotFound) as error:
+            raise Unusable(f"{self.certificate} can't be used: {error}; remove it, and a new one is made") from None
+        return present, names.get_values_for_type(x509.DNSName)
+
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, in one step."""
@@ -182,4 +200,4 @@ def write_private(path: Path, text: str) -> None:
 
 def _quote(value: object) -> str:
     """A TOML string; TOML's basic strings escape what JSON escapes."""
-    return json.dumps(str(value))
+    return json.dumps(str(value), ensure_ascii=False)

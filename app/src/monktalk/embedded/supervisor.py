@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -28,6 +29,10 @@ _LOG_LINES = 15
 
 class ChildFailed(Exception):
     """A program has ended by itself, or does not answer; the message shows the end of its log."""
+
+
+class Interrupted(Exception):
+    """The user wants to stop while the programs are being started."""
 
 
 class Child:
@@ -63,24 +68,28 @@ class Child:
             self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> None:
-        """Wait until it has ended; kill its process group when it takes too long."""
-        try:
+        """Wait until it has ended, but not for ever. Whatever it has left behind in its process group is killed."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._process.wait()
 
 
 class Supervisor:
-    """The authentication service and the XMPP server of one embedded run."""
+    """The authentication service and the XMPP server of one embedded run, until ``stop_requested`` says True."""
 
-    def __init__(self, environment: Environment, files: Files) -> None:
+    def __init__(self, environment: Environment, files: Files, stop_requested: Callable[[], bool]) -> None:
         self._environment = environment
         self._files = files
+        self._stop_requested = stop_requested
         self._children: list[Child] = []
 
     def start(self) -> list[int]:
-        """Start both programs and return the ports for clients once everything answers. Raises :class:`ChildFailed`."""
+        """Start both programs and return the ports for clients once everything answers.
+
+        Raises :class:`ChildFailed`, and :class:`Interrupted` when it is to stop before that.
+        """
         files = self._files
         python = sys.executable
         gunicorn = [
@@ -105,6 +114,8 @@ class Supervisor:
     def _wait_for(self, child: Child, answers: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not answers():
+            if self._stop_requested():
+                raise Interrupted
             for each in self._children:
                 each.check()
             if time.monotonic() > deadline:
@@ -127,9 +138,9 @@ class Supervisor:
         except OSError:
             return False
 
-    def watch(self, stop_requested: Callable[[], bool]) -> None:
-        """Return when ``stop_requested``. Raises :class:`ChildFailed` when a program ends by itself."""
-        while not stop_requested():
+    def watch(self) -> None:
+        """Return when it is to stop. Raises :class:`ChildFailed` when a program ends by itself."""
+        while not self._stop_requested():
             for child in self._children:
                 child.check()
             time.sleep(0.2)

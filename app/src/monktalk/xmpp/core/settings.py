@@ -71,7 +71,7 @@ AUTH = Section(
     ("auth",),
     "The authentication service (HTTP) and how clients may authenticate.",
     (
-        Option("url", Kind.URL, "http://127.0.0.1:3300", doc="Base address of the service."),
+        Option("url", Kind.URL, "http://127.0.0.1:3300", choices=("http", "https"), doc="Base address of the service."),
         Option("path_prefix", Kind.STRING, "/authorize/", doc="Path in front of the calls; ends in a slash."),
         Option("username", Kind.STRING, "", doc="HTTP basic authentication: user."),
         Option("password", Kind.STRING, "", secret=True, doc="HTTP basic authentication: password."),

@@ -89,9 +89,6 @@ class TcpConnection(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=self._listener.limits.write_buffer)
-        if self._throttled:
-            # uvloop begins to read when this method returns, even if reading was paused in it.
-            asyncio.get_running_loop().call_soon(self._transport.pause_reading)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -112,12 +109,14 @@ class TcpConnection(asyncio.Protocol):
         """Input."""
         listener = self._listener
         self.active = listener.tick
+        self._allowance -= len(data)
         if self._paused or self._throttled:
             if self._held is None:
                 self._held = []
             self._held.append(data)
+            # uvloop begins to read a new connection even if that was paused in connection_made().
+            self._transport.pause_reading()
             return
-        self._allowance -= len(data)
         if self._allowance < 0 and self._over_rate():
             listener.throttle(self)
         self._receive(data)

@@ -176,7 +176,8 @@ class Connections:
         self._accepted_now = len(ready)
         for connection in ready:
             del self._unread[connection]
-            connection.refill()
+            if not connection.refill():
+                self._throttled.add(connection)
 
     def _visit(self, connection: TcpConnection) -> None:
         limits = self.limits

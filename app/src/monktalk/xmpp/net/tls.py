@@ -12,6 +12,7 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import idna
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -86,12 +87,18 @@ def read_certificates(config: Config) -> dict[str, Certificate]:
     return found
 
 
+def _server_name(domain: str) -> str:
+    """The domain as clients name it in a handshake (RFC 6066 section 3)."""
+    return domain if domain.isascii() else idna.encode(domain).decode("ascii")
+
+
 class TlsContexts:
     """The certificates of all hosts; handshakes choose by the name that the client asks for."""
 
     def __init__(self) -> None:
         self._default: Certificate | None = None
         self._by_host: dict[str, Certificate] = {}
+        self._by_name: dict[str, Certificate] = {}
         self._by_context: dict[ssl.SSLContext, Certificate] = {}
 
     @property
@@ -108,12 +115,13 @@ class TlsContexts:
         self._by_host = dict(certificates)
         common = self._by_host.pop(COMMON, None)
         self._default = common or next(iter(self._by_host.values()), None)
+        self._by_name = {_server_name(domain): certificate for domain, certificate in self._by_host.items()}
         self._by_context = {certificate.context: certificate for certificate in certificates.values()}
         if self._default is not None:
             self._default.context.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
-        certificate = self._by_host.get((name or "").lower())
+        certificate = self._by_name.get((name or "").lower())
         if certificate is not None:
             connection.context = certificate.context
 

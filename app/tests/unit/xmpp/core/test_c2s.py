@@ -30,9 +30,9 @@ class Doorman(Module):
         self.seen: list[str | None] = []
 
     @HostHooks.stream_features.handler()
-    def features(self, stream: ClientStream, features: list[bytes]) -> None:
+    def announce(self, stream: ClientStream, found: list[bytes]) -> None:
         """Announce itself."""
-        features.append(b"<doorman xmlns='urn:example:door'/>")
+        found.append(b"<doorman xmlns='urn:example:door'/>")
 
     @HostHooks.stream_element.handler()
     def element(self, stream: ClientStream, stanza) -> bool:

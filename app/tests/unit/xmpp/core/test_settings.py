@@ -57,7 +57,7 @@ def test_defaults_are_within_their_own_bounds():
         ("[[listen.c2s]]\nport = 65536\n", "4: listen.c2s[0].port"),
         ("[tls]\nminimum_version = '1.1'\n", "4: tls.minimum_version"),
         ("[auth]\nmechanisms = ['DIGEST-MD5']\n", "4: auth.mechanisms"),
-        ("[auth]\nurl = 'here'\n", "4: auth.url"),
+        ("[auth]\nurl = 'ftp://127.0.0.1'\n", "4: auth.url"),
         ("[sessions]\nresource_conflict = 'fight'\n", "4: sessions.resource_conflict"),
         ("[stream_management]\nqueue = 1\n", "4: stream_management.queue"),
         ("[general2]\nx = 1\n", "3: general2"),

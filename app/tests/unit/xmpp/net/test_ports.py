@@ -16,6 +16,7 @@ from tests.support.client import stream_header
 from tests.support.inproc import HOST
 
 LOOPBACK, OTHER_ADDRESS = "127.0.0.1", "127.0.0.2"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what happens when all addresses are asked for is what is tested
 
 
 def wanted(*places: tuple[str, int], **options: bool) -> tuple[Settings, ...]:
@@ -103,7 +104,7 @@ async def test_and_by_their_address_where_several_have_the_port(station):
 async def test_an_address_may_be_left_to_the_service_manager(station):
     async with station() as server, ports_of(server) as ports:
         sock = bound(LOOPBACK)
-        await ports.open(wanted(("0.0.0.0", sock.getsockname()[1])), [sock])
+        await ports.open(wanted((EVERYWHERE, sock.getsockname()[1])), [sock])
         assert await features(sock.getsockname()[1])
 
 
@@ -164,7 +165,7 @@ async def test_a_port_moves_to_another_address(station):
     async with station() as server, ports_of(server) as ports:
         port = free_port()
         await ports.open(wanted((LOOPBACK, port)))
-        await ports.change(wanted(("0.0.0.0", port)))
+        await ports.change(wanted((EVERYWHERE, port)))
         assert await features(port, OTHER_ADDRESS)
         await ports.change(wanted((LOOPBACK, port)))
         with pytest.raises(ConnectionRefusedError):
@@ -178,7 +179,7 @@ async def test_a_port_in_use_leaves_everything_as_it_was(station):
         taken = server.listener.port
         await ports.open(wanted((LOOPBACK, moved), (LOOPBACK, kept)))
         before = list(ports)
-        places = [("0.0.0.0", moved), (LOOPBACK, kept), (LOOPBACK, new), (LOOPBACK, taken)]
+        places = [(EVERYWHERE, moved), (LOOPBACK, kept), (LOOPBACK, new), (LOOPBACK, taken)]
         with pytest.raises(OSError, match=f"port {taken}"):
             await ports.change(wanted(*places, starttls_required=False))
         assert list(ports) == before

@@ -44,11 +44,16 @@ class Delivery:
         self._store = host.server.storage.offline
         self._busy: set[str] = set()
         self._interrupted: set[str] = set()
+        self._more: set[str] = set()
         self.writing: dict[str, set[asyncio.Future[bool]]] = {}
 
     def busy(self, user: str) -> bool:
         """Whether some session is being given the user's messages: it gets those too that are stored meanwhile."""
         return user in self._busy
+
+    def stored(self, user: str) -> None:
+        """A message of a user who is busy has become durable: the reading under way may have come too early for it."""
+        self._more.add(user)
 
     def interrupted(self, user: str) -> bool:
         """Whether messages are left from a delivery that came to no end."""
@@ -77,6 +82,7 @@ class Delivery:
             return
         finally:
             self._busy.discard(user)
+            self._more.discard(user)
         if not complete:
             log.info("offline_delivery_interrupted", jid=session.jid.full)
             self.left_over(user, session)
@@ -93,8 +99,9 @@ class Delivery:
         """True when nothing is left."""
         domain, user = self._host.domain, session.jid.local
         while True:
+            self._more.discard(user)
             messages = await self._store.load(domain, user, BATCH)
-            if not messages:
+            if not messages and user not in self._more:
                 writing = self.writing.get(user)
                 if not writing:
                     return True

@@ -213,7 +213,9 @@ class Offline(Module):
 
     def _fetch(self, user: str) -> None:
         """A message has been stored: the user may have come while it was."""
-        if user in self.host.sessions and not self._delivery.busy(user):
+        if self._delivery.busy(user):
+            self._delivery.stored(user)
+        elif user in self.host.sessions:
             self._delivery.left_over(user)
 
     async def _refuse(self, user: str, stanza: Stanza) -> None:
