@@ -52,6 +52,7 @@ async def remove_account(host: VirtualHost, user: str, goodbye: Callable[[], Non
         stream.link.pause()
     for session in sessions:
         session.end("the account was removed")
+    _refuse_arrivals(host, user, "the account was removed")
     try:
         await host.hooks.account_removed(user)
         await host.server.storage.accounts.delete(host.domain, user)
@@ -74,7 +75,14 @@ async def set_disabled(host: VirtualHost, user: str, disabled: bool, reason: str
     await host.server.storage.accounts.set_disabled(host.domain, user, disabled, reason)
     if disabled:
         end_sessions(host, user, reason or "the account was disabled")
+        _refuse_arrivals(host, user, "the account was disabled")
     log.info("account_disabled" if disabled else "account_enabled", host=host.domain, user=user)
+
+
+def _refuse_arrivals(host: VirtualHost, user: str, reason: str) -> None:
+    """End the streams of those who have shown a password that counts no more, and would bind a resource next."""
+    for stream in host.arrivals(user):
+        stream.fail(StreamError("not-authorized", reason))
 
 
 def end_sessions(

@@ -77,6 +77,7 @@ def _bind(stream: ClientStream, request: Stanza) -> None:
     jid = JID.of(user, host.domain, resource)
     session = Session(host, jid, stream, stream.lang)
     stream.session = session
+    host.arriving.pop(stream, None)
     host.add_session(session)
     payload = f"<bind xmlns='{ns.BIND}'><jid>{escape(jid.full)}</jid></bind>".encode()
     stream.link.write(iq_result(request, payload))
@@ -162,6 +163,7 @@ def _resume(stream: ClientStream, element: Stanza) -> None:
         old.fail(StreamError("conflict", "the session was resumed on another connection"))
     stream.server.awake(session)
     stream.session = session
+    host.arriving.pop(stream, None)
     stream.link.write(f"<resumed xmlns='{ns.STREAM_MANAGEMENT}' previd='{sm.token}' h='{sm.h}'/>".encode())
     log.info("session_resumed", jid=session.jid.full, ip=stream.peer, again=len(sm.queue), stream=stream.id)
     session.attach(stream)

@@ -248,6 +248,10 @@ class ClientStream:
 
     def authenticated(self, user: str, success: bytes) -> None:
         """SASL has succeeded: send ``success`` and expect a new header (RFC 6120 section 6.4.6)."""
+        if self._closed:
+            return
+        assert self.host is not None
+        self.host.arriving[self] = user
         self.user = user
         self._login = None
         self.link.write(success)
@@ -291,6 +295,8 @@ class ClientStream:
 
     def _release(self, reason: str, *, resumable: bool) -> None:
         session, self.session = self.session, None
+        if self.host is not None:
+            self.host.arriving.pop(self, None)
         if self._login is not None:
             self._login.close()
             self._login = None

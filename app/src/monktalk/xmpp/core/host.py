@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from monktalk.common.config import Config, Settings
     from monktalk.xmpp.core.auth.provider import AuthProvider
+    from monktalk.xmpp.core.c2s import ClientStream
     from monktalk.xmpp.core.server import Server
     from monktalk.xmpp.core.session import Session
 
@@ -28,7 +29,8 @@ _NOBODY: dict[str, Session] = {}
 class VirtualHost:
     """One domain of the server.
 
-    ``sessions`` maps a localpart to the user's sessions by resource. ``modules`` holds the loaded modules by name.
+    ``sessions`` maps a localpart to the user's sessions by resource. ``arriving`` are the streams that have said who they
+    are and have no session yet, with their localparts. ``modules`` holds the loaded modules by name.
     """
 
     def __init__(self, server: Server, domain: str, config: Config, auth: AuthProvider) -> None:
@@ -39,6 +41,7 @@ class VirtualHost:
         self.auth = auth
         self.hooks = HostHooks()
         self.sessions: dict[str, dict[str, Session]] = {}
+        self.arriving: dict[ClientStream, str] = {}
         self.modules: dict[str, Module] = {}
         self.iq_handlers: dict[IqKey, IqHandler] = {}
         self.identities: list[tuple[str, str, str]] = [("server", "im", "MonkTalk")]
@@ -120,6 +123,10 @@ class VirtualHost:
     def user_sessions(self, user: str) -> list[Session]:
         """The user's sessions on this process, in the order of their binding."""
         return list(self.sessions.get(user, _NOBODY).values())
+
+    def arrivals(self, user: str) -> list[ClientStream]:
+        """The streams that log in as the user, or have done so and not bound a resource yet."""
+        return [stream for stream, name in self.arriving.items() if name == user]
 
     def available_sessions(self, user: str) -> list[Session]:
         """The user's sessions that have sent available presence."""

@@ -98,6 +98,8 @@ class Login:
             self._stream.run(self._succeed(step))
         else:
             assert self._exchange is not None
+            assert self._stream.host is not None
+            self._stream.host.arriving[self._stream] = step.username
             self._stream.run(self._ask(step, self._exchange))
 
     async def _ask(self, step: sasl.NeedPassword | sasl.NeedKeys, exchange: sasl.Exchange) -> None:
@@ -185,6 +187,8 @@ class Login:
         text = f"<text xml:lang='en'>{escape(failure.text)}</text>" if failure.text else ""
         self._stream.link.write(f"<failure xmlns='{ns.SASL}'><{failure.condition}/>{text}</failure>".encode())
         host = self._stream.host
+        if host is not None:
+            host.arriving.pop(self._stream, None)
         if host is not None and self._attempts >= host.limits.auth_attempts:
             self._stream.fail(StreamError("policy-violation", "too many failed attempts to authenticate"))
 

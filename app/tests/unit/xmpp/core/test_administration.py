@@ -50,6 +50,43 @@ async def test_what_a_removal_left_behind_is_removed_by_the_next_one(server):
         await administration.remove_account(server.host, "romeo")
 
 
+async def arrived(server, user: str = "romeo"):
+    """A client that has authenticated and not bound a resource."""
+    client = server.connect(HOST)
+    client.open()
+    client.stream.authenticated(user, b"")
+    client.open()
+    client.raw()
+    return client
+
+
+async def remove(host):
+    await administration.create_account(host, "romeo", "secret")
+    await administration.remove_account(host, "romeo")
+
+
+async def disable(host):
+    await administration.set_disabled(host, "romeo", True)
+
+
+@pytest.mark.parametrize("closing", [remove, disable])
+async def test_who_has_just_authenticated_binds_no_more(server, closing):
+    romeo, juliet = await arrived(server), await arrived(server, "juliet")
+    await closing(server.host)
+    assert b"<not-authorized " in b"".join(romeo.raw())
+    assert romeo.link.closed
+    assert not juliet.link.closed
+    assert list(server.host.arriving.values()) == ["juliet"]
+
+
+async def test_arrivals_are_forgotten_when_they_have_bound_or_gone(server):
+    bound, lost, closed = [await arrived(server) for _ in range(3)]
+    bound.send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
+    lost.stream.lost()
+    closed.send("</stream:stream>")
+    assert server.host.arriving == {}
+
+
 async def test_an_announcement_is_for_those_who_are_available(server):
     romeo, quiet = await server.online("romeo"), server.login("juliet")
     elsewhere = await server.online("nurse", host=OTHER_HOST)

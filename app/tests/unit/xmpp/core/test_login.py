@@ -8,6 +8,7 @@ import base64
 import pytest
 
 from monktalk.common import scram
+from monktalk.xmpp.core import administration
 from monktalk.xmpp.core.auth import throttle
 from monktalk.xmpp.core.auth.errors import AuthUnavailable
 from monktalk.xmpp.protocol.sasl import fake_keys
@@ -158,6 +159,22 @@ async def test_a_second_login_on_a_stream_has_no_place(client):
     client.raw()
     await say(client, "auth", sasl.plain("romeo", PASSWORD), "PLAIN")
     assert client.link.closed
+
+
+async def test_an_account_that_is_removed_while_somebody_logs_in(server, client, accounts):
+    accounts.gate.clear()
+    client.send(f"<auth xmlns='{SASL}' mechanism='PLAIN'>{sasl.b64(sasl.plain('romeo', PASSWORD))}</auth>")
+    accounts.gate.set()
+    await administration.remove_account(server.host, "romeo")
+    await client.arrived()
+    assert client.link.closed
+    assert client.stream.user is None
+    assert server.host.arriving == {}
+
+
+async def test_a_failed_login_leaves_nothing_behind(server, client):
+    await plain(client, password="wrong")
+    assert server.host.arriving == {}
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
