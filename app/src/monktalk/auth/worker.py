@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 
 from monktalk.auth.loader import failure_lines
+from monktalk.common import sdnotify
 from monktalk.common.logging import get_logger
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ REQUEST_LINE_LIMIT: Final = 32 * 1024
 gunicorn's own limit ends below that, and what is beyond is answered with 400, not 414: a status that the XMPP server
 does not know counts as an outage of the service, and anybody could cause one with a long password.
 """
+
+_WATCHDOG_INTERVAL: Final = sdnotify.watchdog_interval()
+"""Read in gunicorn's master, which systemd has started and watches; workers inherit it."""
 
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 
@@ -53,7 +58,23 @@ class LenientParser(RequestParser):  # type: ignore[misc]  # gunicorn ships no t
 
 
 class AuthWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's threaded worker with that parser, and with errors that repeat nothing of a request."""
+    """gunicorn's threaded worker with that parser, and with errors that repeat nothing of a request.
+
+    It also feeds systemd's watchdog: as long as a worker's loop turns, the service answers.
+    """
+
+    _fed = 0.0
+
+    def notify(self) -> None:
+        """Tell the master, and the service manager where there is one, that the loop turns; called about once a second."""
+        super().notify()
+        now = time.monotonic()
+        if _WATCHDOG_INTERVAL is not None and now - self._fed >= _WATCHDOG_INTERVAL:
+            self._fed = now
+            try:
+                sdnotify.notify("WATCHDOG=1")
+            except OSError as error:
+                log.warning("manager_not_told", reason=str(error))
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread; a new one gets its parser before gunicorn makes one."""

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,8 @@ class Program:
         log.info("stopping")
         if self.ports is not None:
             await self.ports.close()
+        if self.connections is not None:
+            await self.connections.arrivals_served()
         await self.control.close()
         await self.server.stop()
         if self.connections is not None:
@@ -108,9 +111,8 @@ class Program:
             self._ready_file.unlink(missing_ok=True)
 
     def _report_ready(self) -> None:
-        hosts = list(self.server.hosts)
-        log.info("ready", hosts=",".join(hosts), pid=os.getpid())
-        _notify("READY=1", f"STATUS=serving {len(hosts)} hosts")
+        log.info("ready", hosts=",".join(self.server.hosts), pid=os.getpid())
+        _notify("READY=1", f"STATUS={self._summary()}")
         if self._ready_file is None:
             return
         assert self.ports is not None
@@ -128,15 +130,25 @@ class Program:
     # -- reload --------------------------------------------------------------------------------------------------
 
     async def _reload_by_signal(self) -> None:
-        _notify("RELOADING=1")
+        # The clock is that of Type=notify-reload, which tells the answer to this reload from an older one by it.
+        _notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             await self.reload()
         except (ConfigError, OSError) as error:
-            for line in str(error).splitlines():
+            lines = str(error).splitlines()
+            for line in lines:
                 log.error("reload_refused", reason=line)
+            _notify(
+                "READY=1", f"STATUS={self._summary()}; the last reload was refused: {lines[0] if lines else error!r}"
+            )
         except Exception:
             log.exception("reload_failed")
-        _notify("READY=1")
+            _notify("READY=1", f"STATUS={self._summary()}; the last reload has failed, see the log")
+        else:
+            _notify("READY=1", f"STATUS={self._summary()}")
+
+    def _summary(self) -> str:
+        return f"serving {len(self.server.hosts)} hosts"
 
     async def reload(self) -> ReloadReport:
         """Read the file again and apply what can change at run time. No session is dropped, but of removed hosts.

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.support.program import wait_until
+from tests.support.program import Program, wait_until
 from tests.support.stack import answers
 
 COMMAND = [sys.executable, "-m", "gunicorn", "-c", "python:monktalk.auth.gunicorn_conf"]
@@ -113,3 +113,48 @@ def test_it_stops_in_good_order_on_sigterm(own_service):
     os.kill(own_service.program.pid, signal.SIGTERM)
     assert own_service.program.stop() == 0
     assert not answers(own_service.port)
+
+
+MODULE = [sys.executable, "-m", "monktalk.auth"]
+
+
+def test_the_module_checks_a_file_without_starting_anything(own_service):
+    command = [*MODULE, "--check", "--config", str(own_service.config)]
+    assert subprocess.run(command, timeout=20, check=False).returncode == 0
+    own_service.configure({"service": {"address": EVERYWHERE}})
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == 1
+    assert f"{own_service.config}:" in ended.stderr
+    assert "service.address: must be an address of the loopback interface" in ended.stderr
+
+
+def test_the_module_becomes_the_service(own_service):
+    program = Program(
+        "auth service", [*MODULE, "--config", str(own_service.config)], own_service.config.with_name("log")
+    )
+    program.start(lambda: answers(own_service.port))
+    try:
+        assert own_service.call("check_password", "alice", "secret") == (200, "false")
+    finally:
+        assert program.stop() == 0
+
+
+def test_the_service_manager_s_watchdog_is_fed(own_service, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        program = Program(
+            "auth service",
+            [*MODULE, "--config", str(own_service.config)],
+            own_service.config.with_name("log"),
+            env={"NOTIFY_SOCKET": str(tmp_path / "notify")},
+        )
+        program.start(lambda: answers(own_service.port))
+        try:
+            heard: list[str] = []
+            while heard.count("WATCHDOG=1") < 2:
+                heard += manager.recv(4096).decode().splitlines()
+            assert heard[0] == "READY=1"
+        finally:
+            program.stop()

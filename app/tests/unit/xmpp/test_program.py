@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -232,6 +233,7 @@ async def test_the_service_manager_is_told(tmp_path, manager):
     running.configure()
     await running.start()
     assert manager() == ["READY=1", "STATUS=serving 2 hosts"]
+    before = time.monotonic_ns() // 1000
     os.kill(os.getpid(), signal.SIGHUP)
     heard: list[str] = []
 
@@ -240,9 +242,30 @@ async def test_the_service_manager_is_told(tmp_path, manager):
         return "READY=1" in heard
 
     await running.until(reloaded, "the reload is over")
-    assert heard == ["RELOADING=1", "READY=1"]
+    assert [line for line in heard if not line.startswith("MONOTONIC_USEC=")] == [
+        *("RELOADING=1", "READY=1", "STATUS=serving 2 hosts"),
+    ]
+    [stamp] = [int(line.partition("=")[2]) for line in heard if line.startswith("MONOTONIC_USEC=")]
+    assert before <= stamp <= time.monotonic_ns() // 1000
     await running.stop()
     assert manager() == ["STOPPING=1"]
+
+
+async def test_the_service_manager_is_told_that_a_reload_was_refused(tmp_path, manager):
+    running = Running(tmp_path)
+    running.configure()
+    await running.start()
+    running.configure("[limits]\nrat = 1\n")
+    os.kill(os.getpid(), signal.SIGHUP)
+    heard: list[str] = []
+
+    def told() -> bool:
+        heard.extend(manager())
+        return any("reload was refused" in line for line in heard)
+
+    await running.until(told, "the refusal is told")
+    assert "limits.rat: unknown option" in heard[-1]
+    await running.stop()
 
 
 async def test_the_watchdog_is_fed(tmp_path, manager, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from difflib import get_close_matches
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from monktalk.common.config.schema import Schema, Section
 
 _SYNTAX_ERROR: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL).fullmatch
+_CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 _KEY_OF_LINE: Final = re.compile(r"\s*([A-Za-z0-9_.\"'-]+)\s*=").match
 
 
@@ -78,6 +80,20 @@ def _syntax_problem(text: str, source: str, error: tomllib.TOMLDecodeError) -> P
     line = min(int(match[2]), len(lines)) if match and match[2] else len(lines)
     key = _KEY_OF_LINE(lines[line - 1])
     return Problem(source, line, key[1] if key else "", f"not valid TOML: {reason}")
+
+
+def _credential(written: str) -> str:
+    """Return the path of a secret; one that begins with $CREDENTIALS_DIRECTORY/ is where systemd has put it for the unit."""
+    prefix = f"${_CREDENTIALS}/"
+    if not written.startswith(prefix):
+        return written
+    directory = os.environ.get(_CREDENTIALS)
+    if not directory:
+        raise ValueError(
+            f"names {written}, but the environment variable {_CREDENTIALS} is not set: systemd sets it for units that have "
+            "LoadCredential=; elsewhere set it to the directory where the secrets are"
+        )
+    return f"{directory}/{written.removeprefix(prefix)}"
 
 
 class _Reader:
@@ -194,7 +210,7 @@ class _Reader:
             raise ValueError(f'cannot stand beside "{option.name}": keep one of them')
         if not isinstance(written, str) or not written or "\0" in written:
             raise ValueError("must be the path of a file")
-        path = self.base / written
+        path = self.base / _credential(written)
         try:
             text = path.read_text("utf-8")
         except OSError as error:

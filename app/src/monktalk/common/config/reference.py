@@ -15,7 +15,7 @@ _NOTATION = """\
 A size is a number of bytes or a text such as `"256 KiB"` (B, kB, MB, GB, KiB, MiB, GiB). A duration is a
 number of seconds or a text such as `"30 s"` or `"1 h 30 min"` (ms, s, min, h, d). A relative path starts at
 the directory of the configuration file. In place of a secret `<option>`, `<option>_file` may name a file that
-holds it.
+holds it; `$CREDENTIALS_DIRECTORY/NAME` is a credential of the systemd unit.
 """
 
 

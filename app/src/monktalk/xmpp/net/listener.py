@@ -22,6 +22,8 @@ log = get_logger(__name__)
 _SLOTS = 16
 _CLOSING_TICKS = 5
 _FAREWELL_SECONDS = 1.0
+_ARRIVAL_SECONDS = 1.0
+_ARRIVAL_PAUSE = 0.02
 
 
 class Flusher:
@@ -82,6 +84,18 @@ class Connections:
             await asyncio.wait([self._all_gone], timeout=_FAREWELL_SECONDS)
         for connection in self._all():
             connection.abort()
+
+    async def arrivals_served(self) -> None:
+        """When no more are accepted: let those who have just connected get their answers, for a second at most.
+
+        Whoever comes while the server is restarted should meet the old process or the new one, not the end of the old one.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, newest = loop.time() + _ARRIVAL_SECONDS, self.tick - 1
+        while loop.time() < deadline and any(  # noqa: ASYNC110 - an event would cost something at every login
+            connection.accepted >= newest and connection.stream.session is None for connection in self._logging_in
+        ):
+            await asyncio.sleep(_ARRIVAL_PAUSE)
 
     def _all(self) -> list[TcpConnection]:
         return [connection for slot in self._slots for connection in slot]

@@ -242,3 +242,20 @@ def test_a_secret_s_file_is_checked(tmp_path, lines, reason):
         load(path, SCHEMA)
     assert [str(problem) for problem in caught.value.problems] == [f"{path}:4: {reason.format(tmp=tmp_path)}"]
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_may_be_a_credential_of_the_unit(tmp_path, monkeypatch):
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "auth").write_text("hunter2\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    path = tmp_path / "mongooseim.toml"
+    path.write_text('hosts = ["a"]\n[auth]\nurl = "http://a/"\npassword_file = "$CREDENTIALS_DIRECTORY/auth"\n')
+    assert load(path, SCHEMA).section("auth").password == "hunter2"
+
+
+def test_a_credential_outside_of_a_unit_is_told_where_to_look(tmp_path, monkeypatch):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    path = tmp_path / "mongooseim.toml"
+    path.write_text('hosts = ["a"]\n[auth]\nurl = "http://a/"\npassword_file = "$CREDENTIALS_DIRECTORY/auth"\n')
+    with pytest.raises(ConfigError, match=r"4: auth\.password_file: names .* CREDENTIALS_DIRECTORY is not set"):
+        load(path, SCHEMA)

@@ -270,3 +270,37 @@ async def test_the_end_does_not_wait_for_a_client_that_does_not_read(station, mo
         await server.connections.close()
         await server.until(lambda: not server.connections.count, "the connection is gone")
         assert loop.time() - began < 5
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+async def test_who_has_just_come_gets_an_answer_before_the_server_stops(station):
+    async with station() as server:
+        client = await server.connect()
+        await server.until(lambda: server.connections.count == 1, "the connection is accepted")
+        waiting = asyncio.ensure_future(server.connections.arrivals_served())
+        await client.open_stream()
+        assert not waiting.done()
+        client.drop()
+        await waiting
+        assert server.connections.count == 0
+
+
+async def test_who_says_nothing_is_not_waited_for_long(station, monkeypatch):
+    monkeypatch.setattr(listener, "_ARRIVAL_SECONDS", 0.05)
+    async with station() as server:
+        await server.connect()
+        await server.until(lambda: server.connections.count == 1, "the connection is accepted")
+        await server.connections.arrivals_served()
+        assert server.connections.count == 1
+
+
+async def test_nobody_is_waited_for_who_came_earlier(station):
+    async with station() as server:
+        await server.stream()
+        server.tick()
+        server.tick()
+        began = asyncio.get_running_loop().time()
+        await server.connections.arrivals_served()
+        assert asyncio.get_running_loop().time() - began < listener._ARRIVAL_SECONDS
