@@ -8,12 +8,13 @@ LOCK := $(VENV)/bin/uv pip compile pyproject.toml --universal --generate-hashes 
 # Stamps of what is installed, so that a second `make run` starts at once.
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
+APPLIANCE := $(VENV)/.appliance
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench docs lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(RUNTIME) ## Start a server with two accounts in ./var; Ctrl-C stops it
 	@exec $(PY) -m monktalk.embedded
@@ -27,6 +28,12 @@ lint: $(DEVELOPMENT) ## Check style, types and the direction of imports
 	$(PY) -m ruff format --check . || failed=1; \
 	$(PY) -m mypy || failed=1; \
 	$(VENV)/bin/lint-imports --no-cache --no-logo || failed=1; \
+	exit $$failed
+
+lint-appliance: $(APPLIANCE) ## Check roles, playbooks and inventories, and that the tables in their READMEs are current
+	@failed=0; \
+	$(VENV)/bin/yamllint --strict . || failed=1; \
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline || failed=1; \
 	exit $$failed
 
 bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part
@@ -43,6 +50,8 @@ lock: $(DEVELOPMENT) ## Resolve and hash the dependencies anew; UPGRADE=1 takes 
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements.txt
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) $(if $(UPGRADE),--upgrade) --group dev -c requirements.txt \
 		-o requirements-dev.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) $(if $(UPGRADE),--upgrade) --group appliance -c requirements-dev.txt \
+		-o requirements-appliance.txt
 
 clean: ## Remove what the tools made, the virtual environment too; ./var with its data stays
 	@rm -rf $(VENV) build dist app/src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -60,4 +69,9 @@ $(RUNTIME): requirements.txt pyproject.toml | $(PY)
 
 $(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
 	@$(PIP) --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+$(APPLIANCE): requirements-appliance.txt $(DEVELOPMENT)
+	@echo "Installing Ansible and what tests the appliance into $(VENV); this happens once."
+	@$(PIP) --require-hashes --requirement requirements-appliance.txt
 	@touch $@
