@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from lab import locations
@@ -100,8 +101,6 @@ def unmount() -> None:
 
 
 def _try_write(file: Path, text: str) -> None:
-    try:
+    # What is not delegated to us the hosts do without.
+    with suppress(OSError):
         file.write_text(text, encoding="ascii")
-    except OSError:
-        # Not delegated to us: the hosts do without.
-        pass

@@ -61,7 +61,9 @@ def image_date(name: str, key: str) -> date | None:
 def newest(names: Sequence[str], key: str, today: date) -> str | None:
     """The name of the image to use, or None when there is none that is young enough."""
     young = [
-        (made, name) for name in names if (made := image_date(name, key)) and timedelta(0) <= today - made <= MAXIMUM_AGE
+        (made, name)
+        for name in names
+        if (made := image_date(name, key)) and timedelta(0) <= today - made <= MAXIMUM_AGE
     ]
     return max(young)[1] if young else None
 
@@ -102,7 +104,10 @@ def _remove_others(images: Path, in_use: Sequence[str]) -> None:
 def _build(contents: Contents, root: Path, held: int) -> None:
     if not KEYRING.exists():
         raise LabError(f"{KEYRING} is missing: install the package debian-archive-keyring.")
-    print(f"Making the image {root.name.removeprefix('building-')}; this happens once in {MAXIMUM_AGE.days} days.", flush=True)
+    print(
+        f"Making the image {root.name.removeprefix('building-')}; this happens once in {MAXIMUM_AGE.days} days.",
+        flush=True,
+    )
     sources = root.with_suffix(".list")
     sources.write_text(mirror.sources(contents.release), encoding="utf-8")
     try:

@@ -64,7 +64,7 @@ def keep(lab: Lab, host: Host) -> int:
     environment = dict(os.environ, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY="1", SYSTEMD_NSPAWN_LOCK="0")
     into_group = partial(cgroups.enter, f"{lab.cgroup(host)}/machine", cgroups.UNIFIED)
     while True:
-        done = subprocess.run(command(lab, host), env=environment, preexec_fn=into_group, check=False)  # noqa: PLW1509
+        done = subprocess.run(command(lab, host), env=environment, preexec_fn=into_group, check=False)
         print(f"-- {host.name} has ended with status {done.returncode}", flush=True)
         if done.returncode != _REBOOT:
             return done.returncode
