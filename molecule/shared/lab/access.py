@@ -30,9 +30,9 @@ def config(lab: Lab) -> Path:
     return lab.directory / "ssh_config"
 
 
-def control_path(lab: Lab) -> Path:
-    """Where Ansible keeps its connections open."""
-    return lab.directory / "cp"
+def connections(lab: Lab) -> Path:
+    """Where ssh keeps connections open for whoever comes next: Ansible, tests, people."""
+    return lab.directory / "ssh"
 
 
 def make_key(lab: Lab) -> None:
@@ -56,14 +56,11 @@ def write(lab: Lab) -> None:
         known.append(f"{host.name},{names} {algorithm} {value}\n")
         blocks.append(f"Host {host.name} {names.replace(',', ' ')}\n")
         blocks.append(f"  HostName {lab.address(host)}\n  HostKeyAlias {host.name}\n")
-    blocks.append(
-        "Host *\n  User root\n  BatchMode yes\n  ConnectTimeout 5\n  IdentitiesOnly yes\n"
-        f"  IdentityFile {key(lab)}\n  UserKnownHostsFile {known_hosts(lab)}\n  StrictHostKeyChecking yes\n"
-        "  LogLevel ERROR\n"
-    )
+    options = ["User=root", f"IdentityFile={key(lab)}", "ConnectTimeout=5", "LogLevel=ERROR", *_options(lab)]
+    blocks.append("Host *\n" + "".join(f"  {option.replace('=', ' ', 1)}\n" for option in options))
     known_hosts(lab).write_text("".join(known), encoding="ascii")
     config(lab).write_text("".join(blocks), encoding="utf-8")
-    control_path(lab).mkdir(mode=0o700, exist_ok=True)
+    connections(lab).mkdir(mode=0o700, exist_ok=True)
 
 
 def addresses(lab: Lab, host: Host) -> list[str]:
@@ -80,12 +77,23 @@ def inventory(lab: Lab) -> str:
             "ansible_port": 22,
             "ansible_user": "root",
             "ansible_ssh_private_key_file": str(key(lab)),
-            "ansible_ssh_common_args": f"-o UserKnownHostsFile={known_hosts(lab)} -o IdentitiesOnly=yes",
-            "ansible_control_path_dir": str(control_path(lab)),
+            "ansible_ssh_common_args": " ".join(f"-o {option}" for option in _options(lab)),
             "lab_addresses": addresses(lab, host),
         }
         hosts[host.name] = variables
     return json.dumps({"all": {"hosts": hosts}}, indent=2) + "\n"
+
+
+def _options(lab: Lab) -> list[str]:
+    # The name of a socket is short: a path of more than about 90 characters is too long for ssh.
+    return [
+        f"UserKnownHostsFile={known_hosts(lab)}",
+        "StrictHostKeyChecking=yes",
+        "IdentitiesOnly=yes",
+        "ControlMaster=auto",
+        "ControlPersist=60s",
+        f"ControlPath={connections(lab)}/%h",
+    ]
 
 
 def ssh_command(lab: Lab, host: Host) -> list[str]:
@@ -105,7 +113,7 @@ def ssh(lab: Lab, host: Host, command: str, timeout: float) -> subprocess.Comple
 
 
 def close(lab: Lab) -> None:
-    """End the connections that Ansible has left open."""
-    if control_path(lab).is_dir():
-        for socket in control_path(lab).iterdir():
+    """End the connections that are still open."""
+    if connections(lab).is_dir():
+        for socket in connections(lab).iterdir():
             succeeds("ssh", "-o", f"ControlPath={socket}", "-O", "exit", "lab")
