@@ -1,21 +1,19 @@
 """Filters about lists of IPv4 and IPv6 networks."""
 
-# ruff: noqa: INP001 - found by Ansible by its path, not imported as part of a package
-
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ansible.errors import AnsibleFilterError
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError as error:
-        raise AnsibleFilterError(f"{text!r} is neither an address nor a network such as 192.0.2.0/24: {error}") from error
+        raise ValueError(f"{text!r} is neither an address nor a network such as 192.0.2.0/24.") from error
 
 
 def firewall_networks(networks: Iterable[str], version: int) -> list[str]:
@@ -39,4 +37,5 @@ class FilterModule:
     """What Ansible looks for in this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
+        """Give the filters by their names in templates."""
         return {"firewall_covers": firewall_covers, "firewall_networks": firewall_networks}

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ansible", reason="The filters raise Ansible's errors: make lint-appliance installs it.")
-
 _PATH = Path(__file__).parents[1] / "filter_plugins" / "firewall_networks.py"
 _SPEC = importlib.util.spec_from_file_location("firewall_networks", _PATH)
 filters = importlib.util.module_from_spec(_SPEC)
@@ -46,5 +44,5 @@ def test_a_link_local_address_comes_with_its_interface():
 
 @pytest.mark.parametrize("text", ["example.org", "10.0.0.0/33", ""])
 def test_what_is_no_network_is_named(text):
-    with pytest.raises(filters.AnsibleFilterError, match="neither an address nor a network"):
+    with pytest.raises(ValueError, match="neither an address nor a network"):
         filters.firewall_networks([text], 4)
