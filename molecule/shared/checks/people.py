@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import slixmpp
+
 from checks.waiting import until
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Person:
         """Whether the server still answers on this connection."""
 
         async def work() -> bool:
-            await self._client["xep_0199"].send_ping(slixmpp.JID(self._client.boundjid.domain), timeout=_PATIENCE)
+            await self._client.plugin["xep_0199"].send_ping(slixmpp.JID(self._client.boundjid.domain), timeout=_PATIENCE)
             return True
 
         return self._do(work)
@@ -110,7 +111,9 @@ class Person:
         """Put somebody into the roster, and ask for presence."""
 
         async def work() -> None:
-            await self._client.update_roster(slixmpp.JID(other), name=name or None)
+            answered = self._client.update_roster(slixmpp.JID(other), name=name or None)
+            assert answered is not None
+            await answered
             self._client.send_presence_subscription(pto=slixmpp.JID(other))
 
         self._do(work)
@@ -119,7 +122,10 @@ class Person:
         """Contacts and their subscriptions, freshly read."""
 
         async def work() -> dict[str, str]:
-            answer: Any = await self._client.get_roster()
+            # Without a version, for the server would say that nothing is new.
+            question = self._client.make_iq_get()
+            question.enable("roster")
+            answer: Any = await question.send(timeout=_PATIENCE)
             return {str(jid): str(item["subscription"]) for jid, item in answer["roster"]["items"].items()}
 
         return self._do(work)
@@ -128,9 +134,9 @@ class Person:
         """Set the own vCard."""
 
         async def work() -> None:
-            card = self._client["xep_0054"].make_vcard()
+            card = self._client.plugin["xep_0054"].make_vcard()
             card["FN"] = full_name
-            await self._client["xep_0054"].publish_vcard(vcard=card)
+            await self._client.plugin["xep_0054"].publish_vcard(vcard=card)
 
         self._do(work)
 
@@ -138,7 +144,7 @@ class Person:
         """The full name in somebody's vCard."""
 
         async def work() -> str:
-            answer: Any = await self._client["xep_0054"].get_vcard(slixmpp.JID(jid), local=False, cached=False)
+            answer: Any = await self._client.plugin["xep_0054"].get_vcard(slixmpp.JID(jid), local=False, cached=False)
             return str(answer["vcard_temp"]["FN"])
 
         return self._do(work)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import errno
+import resource
 import select
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
 
-_AT_ONCE = 2000
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Below the usual limits of open files and of local ports.
+_AT_ONCE = 8000
 
 
 @dataclass
@@ -20,8 +26,10 @@ class Answers:
     refused: set[int] = field(default_factory=set)
 
 
-def scan(address: str, patience: float = 0.5) -> Answers:
+def scan(address: str, patience: float = 0.4) -> Answers:
     """Try all TCP ports of an address. An answer from a host on the same network takes less than a millisecond."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * _AT_ONCE)), hard))
     answers = Answers()
     ports = iter(range(1, 65536))
     while batch := _take(ports, _AT_ONCE):
@@ -30,7 +38,7 @@ def scan(address: str, patience: float = 0.5) -> Answers:
 
 
 def _take(ports: Iterator[int], count: int) -> list[int]:
-    return [port for port, _ in zip(ports, range(count), strict=False)]
+    return list(islice(ports, count))
 
 
 def _scan(address: str, ports: list[int], deadline: float, answers: Answers) -> None:

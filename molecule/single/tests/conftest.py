@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import testinfra
+
 from checks.knocking import Knocking
 from checks.node import Node, inventory
 from checks.people import People
@@ -33,7 +34,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def run_directory():
     """Where Molecule keeps the inventory and the log of this run."""
-    return Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY") or PROJECT / "var/lab" / os.environ.get("LAB_NAME", "single"))
+    return Path(
+        os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY") or PROJECT / "var/lab" / os.environ.get("LAB_NAME", "single")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -86,8 +89,8 @@ class Accounts:
         password = secrets.token_urlsafe(16)
         self.node.sql(
             DATABASE,
-            f"delete from web_users where node = '{name}' and domain = '{domain}';"
-            f"insert into web_users (node, token, domain) values ('{name}', '{password}', '{domain}');"
+            f"delete from web_users where node = '{name}' and domain = '{domain}';"  # noqa: S608 - as operators do
+            f"insert into web_users (node, token, domain) values ('{name}', '{password}', '{domain}');",
         )
         self.passwords[f"{name}@{domain}"] = password
         return password

@@ -17,7 +17,7 @@ def developer(node):
     node.ok(f"useradd --create-home --groups developers --shell /bin/bash {DEVELOPER}")
 
     def become_and_run(command):
-        return node.as_user(DEVELOPER, f"sudo -n -u mongooseim -i sh -c {shlex.quote(shlex.quote(command))}")
+        return node.as_user(DEVELOPER, f"sudo -n -u mongooseim -i sh -c {shlex.quote(command)}")
 
     yield become_and_run
     node.ok(f"userdel --remove {DEVELOPER} 2>/dev/null")

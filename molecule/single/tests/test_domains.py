@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from conftest import DOMAIN
+
 from checks.people import Refused
 from checks.waiting import until
-from conftest import DOMAIN
 
 BY_HAND = "by-hand.example"
 BY_PLAYBOOK = "by-playbook.example"
@@ -107,9 +108,7 @@ def test_a_broken_authenticator_harms_its_own_domain_only(node, login, alice, pe
     # Once the server's circuit breaker has noticed, they get in again.
     def back():
         try:
-            people.login(
-                f"dave@{BY_PLAYBOOK}", accounts.passwords[f"dave@{BY_PLAYBOOK}"], check_name=False
-            ).leaves()
+            people.login(f"dave@{BY_PLAYBOOK}", accounts.passwords[f"dave@{BY_PLAYBOOK}"], check_name=False).leaves()
         except Refused:
             return False
         return True

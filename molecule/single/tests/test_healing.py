@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from checks.waiting import until
 from conftest import DOMAIN
+
+from checks.waiting import until
 
 SERVICES = ["mongooseim.service", "mongooseim-auth.service"]
 

@@ -105,12 +105,9 @@ def test_mongooseimctl_is_for_nobody_else(node):
 
 
 def test_database(node):
-    row = node.ok(
-        "runuser -u postgres -- psql -qtA -F' ' -c \"select datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding)"
-        f" from pg_database where datname = '{DATABASE}'\""
-    )
-    assert row == f"{DATABASE} mongooseim UTF8"
-    assert node.ok("runuser -u postgres -- psql -qtAc 'show data_checksums'") == "on"
+    query = "select pg_get_userbyid(datdba), pg_encoding_to_char(encoding) from pg_database where datname = current_database()"
+    assert node.sql(DATABASE, query) == "mongooseim|UTF8"
+    assert node.sql(DATABASE, "show data_checksums") == "on"
 
 
 def test_schema_is_the_one_of_the_release(node):

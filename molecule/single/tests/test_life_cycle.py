@@ -9,9 +9,10 @@ import socket
 import subprocess
 
 import pytest
+from conftest import DOMAIN
+
 from checks.playbooks import PROJECT
 from checks.waiting import until
-from conftest import DOMAIN
 
 PLAYBOOK = "playbooks/xmpp_nodes.yml"
 
@@ -48,9 +49,10 @@ def served_certificate(node, port, people):
     context = people.context()
     context.check_hostname = False
     context.verify_mode = 0
-    with socket.create_connection((node.address, port), timeout=30) as connection, context.wrap_socket(
-        connection, server_hostname=DOMAIN
-    ) as encrypted:
+    with (
+        socket.create_connection((node.address, port), timeout=30) as connection,
+        context.wrap_socket(connection, server_hostname=DOMAIN) as encrypted,
+    ):
         return hashlib.sha256(encrypted.getpeercert(binary_form=True)).hexdigest()
 
 
@@ -143,7 +145,9 @@ def test_certificate_change(node, playbooks, knocking, login, alice, people, oth
 def test_a_pair_that_does_not_belong_together_is_refused(node, playbooks, people, other_pair, data):
     old = served_certificate(node, 5222, people)
     subprocess.run(
-        ["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "wrong.key"], cwd=other_pair, check=True
+        ["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "wrong.key"],
+        cwd=other_pair,
+        check=True,
     )
     playbooks.run(
         PLAYBOOK,

@@ -6,9 +6,10 @@ import socket
 import ssl
 
 import pytest
+from conftest import DOMAIN
+
 from checks.people import Refused
 from checks.waiting import until
-from conftest import DOMAIN
 
 STARTTLS = {"port": 5222}
 DIRECT = {"port": 80, "direct": True}
@@ -69,13 +70,16 @@ def test_nobody_logs_in_without_tls(node):
     assert b"mechanism" not in received
 
 
-@pytest.mark.parametrize(("newest", "accepted"), [(ssl.TLSVersion.TLSv1_3, "TLSv1.3"), (ssl.TLSVersion.TLSv1_2, "TLSv1.2")])
+@pytest.mark.parametrize(
+    ("newest", "accepted"), [(ssl.TLSVersion.TLSv1_3, "TLSv1.3"), (ssl.TLSVersion.TLSv1_2, "TLSv1.2")]
+)
 def test_tls_versions(node, people, newest, accepted):
     context = people.context()
     context.maximum_version = newest
-    with socket.create_connection((node.address, 5222), timeout=10) as connection, context.wrap_socket(
-        connection, server_hostname=DOMAIN
-    ) as encrypted:
+    with (
+        socket.create_connection((node.address, 5222), timeout=10) as connection,
+        context.wrap_socket(connection, server_hostname=DOMAIN) as encrypted,
+    ):
         assert encrypted.version() == accepted
 
 
@@ -84,7 +88,10 @@ def test_old_tls_is_refused(node, people):
     context = people.context()
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with socket.create_connection((node.address, 5222), timeout=10) as connection, pytest.raises((ssl.SSLError, OSError)):
+    with (
+        socket.create_connection((node.address, 5222), timeout=10) as connection,
+        pytest.raises((ssl.SSLError, OSError)),
+    ):
         context.wrap_socket(connection, server_hostname=DOMAIN)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 
-from checks.waiting import until
 from conftest import DOMAIN
+
+from checks.waiting import until
 
 UNITS = ["mongooseim.service", "mongooseim-auth.service", "postgresql@17-main.service", "nftables.service"]
 
@@ -13,7 +14,9 @@ UNITS = ["mongooseim.service", "mongooseim-auth.service", "postgresql@17-main.se
 def boot_id(node):
     """Tells one boot from the next; empty while the host cannot be reached."""
     try:
-        return node.run("systemctl show --property=UserspaceTimestampMonotonic --value; stat -c %Y /run/systemd", timeout=10).stdout
+        return node.run(
+            "systemctl show --property=UserspaceTimestampMonotonic --value; stat -c %Y /run/systemd", timeout=10
+        ).stdout
     except subprocess.TimeoutExpired:
         return ""
 
