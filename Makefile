@@ -11,7 +11,10 @@ DEVELOPMENT := $(VENV)/.development
 APPLIANCE := $(VENV)/.appliance
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench docs lock clean
+.PHONY: help run test lint lint-appliance appliance lab-single lab-up lab-down bench docs lock clean
+
+# The lab's scenarios use the tools of the virtual environment.
+LAB := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" molecule/shared/run.sh
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +38,17 @@ lint-appliance: $(APPLIANCE) ## Check roles, playbooks and inventories, and that
 	$(VENV)/bin/yamllint --strict . || failed=1; \
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline || failed=1; \
 	exit $$failed
+
+appliance: $(APPLIANCE) ## Install Ansible beside everything else, to install servers: docs/installation.md
+
+lab-single: $(APPLIANCE) ## Test the appliance on a real systemd host made on this machine (root); LAB_NAME names it
+	@$(LAB) test single
+
+lab-up: $(APPLIANCE) ## Make that host and leave it running; prints how to log in and chat
+	@$(LAB) up single
+
+lab-down: $(APPLIANCE) ## Take it away
+	@$(LAB) down single
 
 bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part
 	@PYTHONPATH=app $(PY) -m bench $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SERVERS),--servers $(SERVERS))
