@@ -5,8 +5,6 @@ The authority stays in its folder for as long as the folder does, so that client
 certificate is made anew when it is missing, ends soon, or has other names than it should. Prints JSON.
 """
 
-# ruff: noqa: INP001, S603 - a program of its own, which starts openssl with arguments that it has made
-
 from __future__ import annotations
 
 import argparse
@@ -108,29 +106,43 @@ def _make_key(path: Path) -> None:
 
 def _openssl(*arguments: str) -> None:
     try:
-        done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
+        done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise MakeError("openssl is not installed on the controller.") from None
     if done.returncode != 0:
         raise MakeError(f"openssl {arguments[0]} has failed: {done.stderr.strip()}")
 
 
+def _ascii(name: str) -> str:
+    """A name as certificates have it: letters of other scripts in their encoded form (xn--)."""
+    return name.lower().encode("idna").decode("ascii")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Make a certificate from an authority for test environments.")
     parser.add_argument("--folder", type=Path, required=True, help="the folder of the authority")
-    parser.add_argument("--name", action="append", required=True, help="a name that the certificate is for; the first is the main one")
+    parser.add_argument(
+        "--name", action="append", required=True, help="a name that the certificate is for; the first is the main one"
+    )
     parser.add_argument("--days", type=int, default=90, help="how long a certificate lives (default: %(default)s)")
-    parser.add_argument("--renew-days", type=int, default=30, help="make it anew so many days before its end (default: %(default)s)")
+    parser.add_argument(
+        "--renew-days", type=int, default=30, help="make it anew so many days before its end (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     os.umask(0o077)
     try:
-        changed = ensure(options.folder, options.name, options.days, options.renew_days)
-    except (MakeError, OSError) as error:
+        changed = ensure(options.folder, [_ascii(name) for name in options.name], options.days, options.renew_days)
+    except (MakeError, OSError, UnicodeError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    place = options.folder / options.name[0]
-    facts = {"changed": changed, "chain": str(place / "fullchain.cer"), "key": str(place / "private.key"), "ca": str(options.folder / "ca.cer")}
+    place = options.folder / _ascii(options.name[0])
+    facts = {
+        "changed": changed,
+        "chain": str(place / "fullchain.cer"),
+        "key": str(place / "private.key"),
+        "ca": str(options.folder / "ca.cer"),
+    }
     sys.stdout.write(json.dumps(facts) + "\n")
     return 0
 

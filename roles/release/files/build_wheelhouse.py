@@ -6,8 +6,6 @@ a release is its version and a digest of everything that goes into it: the same 
 what was built once is used again. The target installs the archive without any index.
 """
 
-# ruff: noqa: INP001, S603 - a program of its own, which starts the Python that it runs on with fixed arguments
-
 from __future__ import annotations
 
 import argparse
@@ -84,7 +82,9 @@ class Target:
         """The platform tags of wheels that it takes, the newest first."""
         major, minor = (int(part) for part in self.glibc.split(".")[:2])
         if major != 2 or minor < OLDEST_GLIBC:
-            raise BuildError(f"The target's C library {self.glibc} is none that wheels are made for: glibc 2.17 or newer.")
+            raise BuildError(
+                f"The target's C library {self.glibc} is none that wheels are made for: glibc 2.17 or newer."
+            )
         newest_first = range(minor, OLDEST_GLIBC - 1, -1)
         return [
             *(f"manylinux_2_{number}_{self.machine}" for number in newest_first),
@@ -127,7 +127,9 @@ def source_files(source: Path) -> list[Path]:
         elif path.is_dir():
             found += (each for each in path.rglob("*") if each.is_file())
         else:
-            raise BuildError(f"{path} is missing: a release is made from a complete checkout. Set release_source to one.")
+            raise BuildError(
+                f"{path} is missing: a release is made from a complete checkout. Set release_source to one."
+            )
     return sorted(path for path in found if not _NOT_SOURCE.search(path.relative_to(source).as_posix()))
 
 
@@ -144,7 +146,9 @@ def _project(source: Path) -> dict[str, Any]:
     try:
         project: dict[str, Any] = tomllib.loads((source / "pyproject.toml").read_text("utf-8"))["project"]
     except (OSError, ValueError, KeyError) as error:
-        raise BuildError(f"{source / 'pyproject.toml'} can't be read as the description of a project: {error}") from None
+        raise BuildError(
+            f"{source / 'pyproject.toml'} can't be read as the description of a project: {error}"
+        ) from None
     return project
 
 
@@ -238,7 +242,10 @@ def _build(source: Path, scratch: Path, target: Target, release: str) -> Path:
 
 def _environment(directory: Path) -> Path:
     """A virtual environment to build in, so that it does not matter what the controller has installed."""
-    _run([sys.executable, "-m", "venv", str(directory)], "make a virtual environment (on Debian: apt install python3-venv)")
+    _run(
+        [sys.executable, "-m", "venv", str(directory)],
+        "make a virtual environment (on Debian: apt install python3-venv)",
+    )
     return directory / "bin" / "python"
 
 

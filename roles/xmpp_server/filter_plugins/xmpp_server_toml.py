@@ -1,7 +1,5 @@
 """The filter xmpp_server_toml: a mapping written as a TOML document, the way a person would write a configuration."""
 
-# ruff: noqa: INP001 - found by Ansible by its path, not imported as part of a package
-
 from __future__ import annotations
 
 import json
@@ -44,15 +42,15 @@ def _table(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
                     yield f"{_key(inner)} = {_value(content, (*here, inner))}"
 
 
-def _is_table(value: object) -> bool:
+def _is_table(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
-def _is_tables(value: object) -> bool:
-    return _is_list(value) and len(value) > 0 and all(isinstance(element, Mapping) for element in value)  # type: ignore[arg-type]
+def _is_tables(value: Any) -> bool:
+    return _is_list(value) and len(value) > 0 and all(isinstance(element, Mapping) for element in value)
 
 
-def _is_list(value: object) -> bool:
+def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
@@ -78,7 +76,9 @@ def _value(value: Any, path: tuple[Any, ...]) -> str:
         inner = ", ".join(f"{_key(key)} = {_value(each, (*path, key))}" for key, each in value.items())
         return f"{{ {inner} }}" if inner else "{}"
     place = ".".join(str(key) for key in path)
-    raise TomlError(f"{place} is {value!r}: TOML has texts, numbers, true and false, lists and tables only. Set or remove it.")
+    raise TomlError(
+        f"{place} is {value!r}: TOML has texts, numbers, booleans, lists and tables only. Set or remove it."
+    )
 
 
 def _list(elements: list[str]) -> str:

@@ -11,8 +11,6 @@ It says "deployed", "repaired" or "unchanged" as the first word of its answer; a
 error, and exit status 1.
 """
 
-# ruff: noqa: INP001, S603 - a program of its own, which starts openssl with arguments that it has made
-
 from __future__ import annotations
 
 import argparse
@@ -98,11 +96,14 @@ def read_material(chain: str, key: str, authorities: str) -> Material:
         raise RefusedError("There is no certificate in the file of the issuer: it has to be PEM.")
     if not issuers:
         issuers = certificates[-1:]
-        if len(certificates) == 1 and _openssl("x509", "-noout", "-subject", text=certificates[0]).removeprefix(
-            "subject="
-        ) != _openssl("x509", "-noout", "-issuer", text=certificates[0]).removeprefix("issuer="):
+        if len(certificates) == 1 and not _signs_itself(certificates[0]):
             raise RefusedError("The chain holds nothing but the certificate itself: name its issuer by --ca.")
     return Material(tuple(certificates), keys[0], tuple(issuers))
+
+
+def _signs_itself(certificate: str) -> bool:
+    subject, issuer = (_openssl("x509", "-noout", f"-{part}", text=certificate) for part in ("subject", "issuer"))
+    return subject.partition("=")[2] == issuer.partition("=")[2]
 
 
 def _certificates(text: str) -> list[str]:
@@ -167,7 +168,9 @@ def _life(certificate: str) -> tuple[datetime, datetime]:
 
 def _check_names(material: Material, names: Sequence[str]) -> None:
     missing = [
-        name for name in names if "does match" not in _openssl("x509", "-noout", "-checkhost", name, text=material.leaf, any_status=True)
+        name
+        for name in names
+        if "does match" not in _openssl("x509", "-noout", "-checkhost", name, text=material.leaf, any_status=True)
     ]
     if missing:
         raise RefusedError(f"The certificate is not for {', '.join(missing)}: request one with all names.")
@@ -205,7 +208,7 @@ def _verifies(certificate: str, trusted: Sequence[str], others: Sequence[str]) -
 
 def _openssl(*arguments: str, text: str, any_status: bool = False) -> str:
     try:
-        done = subprocess.run(["openssl", *arguments], input=text, capture_output=True, text=True, check=False)  # noqa: S607
+        done = subprocess.run(["openssl", *arguments], input=text, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise RefusedError("openssl is not installed: apt install openssl.") from None
     if done.returncode != 0 and not any_status:
@@ -254,7 +257,7 @@ class Store:
         facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
             raise RefusedError(
-                f"{name} in {self._directory} is not a folder of this program's own user: somebody has put it there. Remove it."
+                f"{name} in {self._directory} is not a folder of root's own: somebody has put it there. Remove it."
             )
         self._own(parent, name, facts, STORE_MODE)
 
@@ -272,7 +275,7 @@ class Store:
             with _opened(folder, store) as place:
                 self._own(store, folder, os.fstat(place), STORE_MODE)
                 for name, (content, mode) in files.items():
-                    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=place), encoding="ascii") as file:
+                    with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=place), encoding="ascii") as file:
                         if file.read() != content:
                             return False
                         self._own(place, name, os.fstat(file.fileno()), mode)
@@ -289,7 +292,7 @@ class Store:
             os.fchmod(place, STORE_MODE)
             for name, (content, mode) in files.items():
                 descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=place)
-                with open(descriptor, "w", encoding="ascii") as file:
+                with os.fdopen(descriptor, "w", encoding="ascii") as file:
                     os.fchown(descriptor, -1, self._group)
                     os.fchmod(descriptor, mode)
                     file.write(content)
@@ -353,7 +356,7 @@ def _remove_folder(parent: int, name: str) -> None:
     """Remove a folder of files, if it is there."""
     try:
         with _opened(name, parent) as place:
-            for entry in os.listdir(place):
+            for entry in os.listdir(place):  # noqa: PTH208 - a folder that is open
                 os.unlink(entry, dir_fd=place)
     except FileNotFoundError:
         return
@@ -366,12 +369,20 @@ def _remove_folder(parent: int, name: str) -> None:
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Deploy a certificate for all services of this host, or refuse it.")
     parser.add_argument("--name", required=True, help="the public name of the service, which the files are named after")
-    parser.add_argument("--also", action="append", default=[], metavar="NAME", help="one more name that it has to be for")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="NAME", help="one more name that it has to be for"
+    )
     parser.add_argument("--chain", type=Path, metavar="FILE", help="the certificate and its chain, PEM")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the private key, PEM, without a pass phrase")
-    parser.add_argument("--ca", type=Path, metavar="FILE", help="the issuer; by default the last certificate of the chain")
-    parser.add_argument("--json", action="store_true", help="read {chain, key, ca} as JSON from the standard input instead")
-    parser.add_argument("--directory", type=Path, default=DIRECTORY, help="the folder of the files (default: %(default)s)")
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="the issuer; by default the last certificate of the chain"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="read {chain, key, ca} as JSON from the standard input instead"
+    )
+    parser.add_argument(
+        "--directory", type=Path, default=DIRECTORY, help="the folder of the files (default: %(default)s)"
+    )
     parser.add_argument("--group", default="mongooseim", help="the group that may read the key (default: %(default)s)")
     parser.add_argument("--days", type=int, default=0, help="refuse a certificate that ends within so many days")
     parser.add_argument("--check", action="store_true", help="only check; deploy nothing")
@@ -390,16 +401,26 @@ def _read(options: argparse.Namespace) -> Material:
             return read_material(given["chain"], given["key"], given.get("ca") or "")
         except (ValueError, KeyError, AttributeError, TypeError):
             raise RefusedError("The standard input has to be JSON with the texts chain, key and ca.") from None
-    texts = [path.read_text("utf-8", errors="replace") if path else "" for path in (options.chain, options.key, options.ca)]
+    texts = [
+        path.read_text("utf-8", errors="replace") if path else "" for path in (options.chain, options.key, options.ca)
+    ]
     return read_material(*texts)
+
+
+def _ascii(name: str) -> str:
+    """A name as certificates have it: letters of other scripts in their encoded form (xn--)."""
+    try:
+        encoded = name.lower().encode("idna").decode("ascii")
+    except UnicodeError:
+        encoded = ""
+    if not _NAME.fullmatch(encoded):
+        raise RefusedError(f"{name!r} is not the name of a host, such as xmpp.example.org.")
+    return encoded
 
 
 def run(options: argparse.Namespace) -> str:
     """Carry out the command line. Returns what is to be said."""
-    names = [options.name, *options.also]
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise RefusedError(f"{name!r} is not the name of a host: letters a to z, digits, dashes and dots.")
+    names = [_ascii(name) for name in (options.name, *options.also)]
     try:
         group = grp.getgrnam(options.group).gr_gid
     except KeyError:
