@@ -19,8 +19,9 @@ cd "$shared/../.."
 [ -e "molecule/$scenario/molecule.yml" ] || usage
 
 export LAB_NAME="${LAB_NAME:-$scenario}"
-# Molecule's own files, the inventory and the log of the run; git ignores the folder.
-export MOLECULE_EPHEMERAL_DIRECTORY="$PWD/var/lab/$LAB_NAME"
+# The log of the run, and Molecule's own files with the lab's inventory; git ignores the folder.
+run="$PWD/var/lab/$LAB_NAME"
+export MOLECULE_EPHEMERAL_DIRECTORY="$run/molecule"
 export MOLECULE_PROJECT_DIRECTORY="$PWD"
 export PYTHONPATH="$shared"
 # Output as it is, without a frame around every line.
@@ -34,7 +35,7 @@ lab() {
 forget() {
     lab down
     # The log stays for reading; what Molecule believes to be there does not.
-    find "$MOLECULE_EPHEMERAL_DIRECTORY" -mindepth 1 ! -name '*.log' -delete 2>/dev/null || true
+    rm -rf "$MOLECULE_EPHEMERAL_DIRECTORY"
 }
 
 stop() {
@@ -50,7 +51,7 @@ start() {
     lab check
     forget
     mkdir -p "$MOLECULE_EPHEMERAL_DIRECTORY"
-    rm -f "$MOLECULE_EPHEMERAL_DIRECTORY"/*.log
+    rm -f "$run/ansible.log"
 }
 
 case $verb in

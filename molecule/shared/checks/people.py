@@ -102,7 +102,9 @@ class Person:
         """Whether the server still answers on this connection."""
 
         async def work() -> bool:
-            await self._client.plugin["xep_0199"].send_ping(slixmpp.JID(self._client.boundjid.domain), timeout=_PATIENCE)
+            await self._client.plugin["xep_0199"].send_ping(
+                slixmpp.JID(self._client.boundjid.domain), timeout=_PATIENCE
+            )
             return True
 
         return self._do(work)
@@ -123,7 +125,7 @@ class Person:
 
         async def work() -> dict[str, str]:
             # Without a version, for the server would say that nothing is new.
-            question = self._client.make_iq_get()
+            question: Any = self._client.make_iq_get()
             question.enable("roster")
             answer: Any = await question.send(timeout=_PATIENCE)
             return {str(jid): str(item["subscription"]) for jid, item in answer["roster"]["items"].items()}

@@ -33,15 +33,19 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def run_directory():
-    """Where Molecule keeps the inventory and the log of this run."""
-    return Path(
-        os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY") or PROJECT / "var/lab" / os.environ.get("LAB_NAME", "single")
-    )
+    """What belongs to this run: the log of Ansible, and Molecule's folder with the inventory of the lab."""
+    return PROJECT / "var/lab" / os.environ.get("LAB_NAME", "single")
 
 
 @pytest.fixture(scope="session")
-def sources(run_directory):
-    return [str(run_directory / "inventory"), str(PROJECT / "inventories/monk")]
+def lab_inventory(run_directory):
+    molecule = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY") or run_directory / "molecule")
+    return str(molecule / "inventory")
+
+
+@pytest.fixture(scope="session")
+def sources(lab_inventory):
+    return [lab_inventory, str(PROJECT / "inventories/monk")]
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +54,9 @@ def node(sources):
 
 
 @pytest.fixture(scope="session")
-def host(run_directory):
+def host(lab_inventory):
     """The node as testinfra sees it."""
-    return testinfra.get_host(f"ansible://{NAME}?ansible_inventory={run_directory / 'inventory'}")
+    return testinfra.get_host(f"ansible://{NAME}?ansible_inventory={lab_inventory}")
 
 
 @pytest.fixture(scope="session")

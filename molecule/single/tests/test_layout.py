@@ -105,8 +105,8 @@ def test_mongooseimctl_is_for_nobody_else(node):
 
 
 def test_database(node):
-    query = "select pg_get_userbyid(datdba), pg_encoding_to_char(encoding) from pg_database where datname = current_database()"
-    assert node.sql(DATABASE, query) == "mongooseim|UTF8"
+    query = "select pg_get_userbyid(datdba), pg_encoding_to_char(encoding) from pg_database"
+    assert node.sql(DATABASE, f"{query} where datname = current_database()") == "mongooseim|UTF8"
     assert node.sql(DATABASE, "show data_checksums") == "on"
 
 
