@@ -56,7 +56,13 @@ class Node:
     def run(self, command: str, stdin: str = "", timeout: float = 60) -> Result:
         """Run a command of the shell as root, whatever its outcome."""
         done = subprocess.run(  # noqa: S603 - tests run what they say
-            [*self._ssh, command], input=stdin, capture_output=True, text=True, check=False, timeout=timeout
+            [*self._ssh, command],
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # logs hold whatever bytes
+            check=False,
+            timeout=timeout,
         )
         return Result(command, done.returncode, done.stdout, done.stderr)
 

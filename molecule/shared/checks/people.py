@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,9 @@ from checks.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+
+# Refusals are part of the tests, and told as such.
+logging.getLogger("slixmpp").setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 _PATIENCE = 30.0
@@ -46,6 +50,12 @@ class _Client(slixmpp.ClientXMPP):
     def get_ssl_context(self) -> ssl.SSLContext:
         """As strict as clients are."""
         return self.context
+
+    def ends(self) -> None:
+        """Give the connection up, and the task that slixmpp keeps for what is sent."""
+        self.abort()
+        if self._run_out_filters:
+            self._run_out_filters.cancel()
 
     async def _start(self, _event: object) -> None:
         self.send_presence()
@@ -157,6 +167,7 @@ class Person:
         async def work() -> None:
             self._client.cancel_connection_attempt()
             await self._client.disconnect(wait=2)
+            self._client.ends()
 
         self._do(work)
 
@@ -207,7 +218,7 @@ class People:
             try:
                 await asyncio.wait_for(client.began, _PATIENCE)
             except BaseException:
-                client.abort()
+                client.ends()
                 raise
             return client
 

@@ -21,9 +21,9 @@ class Playbooks:
     sources: Sequence[str]
     limit: str
 
-    def run(self, playbook: str, *, expect: int = 0, **variables: str) -> str:
-        """Run a playbook with extra variables, and return what it printed."""
-        command = ["ansible-playbook", "--diff", "--limit", self.limit]
+    def run(self, playbook: str, *, tags: str = "", expect: int = 0, **variables: str) -> str:
+        """Run a playbook, or the roles with these tags, with extra variables; returns what it printed."""
+        command = ["ansible-playbook", "--diff", "--limit", self.limit, *(["--tags", tags] if tags else [])]
         command += [word for source in self.sources for word in ("--inventory", source)]
         command += [word for name, value in variables.items() for word in ("--extra-vars", f"{name}={value}")]
         environment = dict(os.environ, ANSIBLE_CONFIG=str(PROJECT / "ansible.cfg"), ANSIBLE_FORCE_COLOR="0")
