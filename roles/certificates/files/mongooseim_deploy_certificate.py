@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import errno
 import grp
 import hashlib
 import json
@@ -254,31 +255,38 @@ class Store:
     def _folder(self, parent: int, name: str) -> None:
         with suppress(FileExistsError):
             os.mkdir(name, STORE_MODE, dir_fd=parent)
-        facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
-            raise RefusedError(
-                f"{name} in {self._directory} is not a folder of root's own: somebody has put it there. Remove it."
-            )
-        self._own(parent, name, facts, STORE_MODE)
+        try:
+            with _opened(name, parent) as folder:
+                if os.fstat(folder).st_uid == os.geteuid():
+                    self._own(folder, name, STORE_MODE)
+                    return
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+        raise RefusedError(
+            f"{name} in {self._directory} is not a folder of root's own: somebody has put it there. Remove it."
+        )
 
-    def _own(self, parent: int, name: str, facts: os.stat_result, mode: int) -> None:
+    def _own(self, descriptor: int, name: str, mode: int) -> None:
+        """Put group and mode of an open file or folder right."""
+        facts = os.fstat(descriptor)
         if facts.st_gid != self._group:
-            os.chown(name, -1, self._group, dir_fd=parent, follow_symlinks=False)
+            os.fchown(descriptor, -1, self._group)
             self._changes.append(name)
         if stat.S_IMODE(facts.st_mode) != mode:
-            os.chmod(name, mode, dir_fd=parent)
+            os.fchmod(descriptor, mode)
             self._changes.append(name)
 
     def _complete(self, store: int, folder: str, files: dict[str, tuple[str, int]]) -> bool:
         """Whether the folder holds these files; owner and modes are put right on the way."""
         try:
             with _opened(folder, store) as place:
-                self._own(store, folder, os.fstat(place), STORE_MODE)
+                self._own(place, folder, STORE_MODE)
                 for name, (content, mode) in files.items():
                     with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=place), encoding="ascii") as file:
                         if file.read() != content:
                             return False
-                        self._own(place, name, os.fstat(file.fileno()), mode)
+                        self._own(file.fileno(), name, mode)
         except FileNotFoundError:
             return False
         return True
