@@ -36,7 +36,8 @@ lint: $(DEVELOPMENT) ## Check style, types and the direction of imports
 lint-appliance: $(APPLIANCE) ## Check roles, playbooks and inventories, and that the tables in their READMEs are current
 	@failed=0; \
 	$(VENV)/bin/yamllint --strict . || failed=1; \
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline || failed=1; \
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/ansible-lint --offline --nocolor -q || failed=1; \
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" .config/role-docs.sh --check || failed=1; \
 	exit $$failed
 
 appliance: $(APPLIANCE) ## Install Ansible beside everything else, to install servers: docs/installation.md
@@ -53,12 +54,13 @@ lab-down: $(APPLIANCE) ## Take it away
 bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part
 	@PYTHONPATH=app $(PY) -m bench $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SERVERS),--servers $(SERVERS))
 
-docs: $(RUNTIME) ## Write the references of the configurations from the code
+docs: $(APPLIANCE) ## Write the references of the configurations and of the roles' variables from the code
 	@mkdir -p docs/reference
 	@$(PY) -m monktalk.common.config monktalk.xmpp.configuration:schema > docs/reference/configuration.md.new
 	@mv docs/reference/configuration.md.new docs/reference/configuration.md
 	@$(PY) -m monktalk.common.config monktalk.auth.settings:schema > docs/reference/auth-service.md.new
 	@mv docs/reference/auth-service.md.new docs/reference/auth-service.md
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" .config/role-docs.sh >/dev/null
 
 lock: $(DEVELOPMENT) ## Resolve and hash the dependencies anew; UPGRADE=1 takes the newest
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements.txt
