@@ -70,9 +70,12 @@ def test_adding_it_twice_changes_nothing(playbooks):
 
 @pytest.mark.parametrize("name", ["not a domain", "UPPER.example", "-x.example", "../etc"])
 def test_what_is_no_domain_is_refused(node, playbooks, name):
-    before = node.read(CONFIGURATION)
+    def state():
+        return node.read(CONFIGURATION), node.ok(f"ls {AUTHENTICATORS}")
+
+    before = state()
     playbooks.run("playbooks/add_domain.yml", expect=2, domain=f"'{name}'")
-    assert node.read(CONFIGURATION) == before
+    assert state() == before
 
 
 def test_a_mistake_is_refused_with_its_line_and_changes_nothing(node, login, alice):
