@@ -1,5 +1,8 @@
 """Logs: one event a line, `time level logger event key=value …`, through the standard library's logging.
 
+Where the standard error stream is the journal, time and level are the journal's business: lines begin with the level as
+sd-daemon(3) wants it, so that `journalctl -p warning` finds them, and have no time of their own.
+
     log = get_logger(__name__)
     log.info("session_opened", jid=jid, ip=address)
 
@@ -13,6 +16,7 @@ import functools
 import hmac
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -35,6 +39,9 @@ LEVELS: Final = {
     "none": logging.CRITICAL + 10,
 }
 """The names of levels; `none` is above everything that is logged."""
+
+# Levels, highest first, and the priorities of syslog(3) that they are.
+_PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 _SECRET_NAMES: Final = frozenset(
     {"authorization", "credentials", "pass", "passwd", "password", "passwords", "pwd", "secret", "secrets"}
@@ -135,12 +142,11 @@ class LineFormatter(logging.Formatter):
         """Return the line of `record`, without its end."""
         seconds = int(record.created)
         milliseconds = int(record.created % 1 * 1000)
-        parts = [
-            f"{_date_and_time(seconds)}.{milliseconds:03d}Z",
-            record.levelname,
-            record.name,
-            _value(record.getMessage(), _MAX_VALUE),
-        ]
+        return f"{_date_and_time(seconds)}.{milliseconds:03d}Z {record.levelname} {self._text(record)}"
+
+    @staticmethod
+    def _text(record: logging.LogRecord) -> str:
+        parts = [record.name, _value(record.getMessage(), _MAX_VALUE)]
         fields: dict[str, object] = getattr(record, "fields", None) or {}
         parts.extend(f"{name}={_field(name, value)}" for name, value in fields.items())
         exception = record.exc_info[1] if record.exc_info else None
@@ -150,6 +156,15 @@ class LineFormatter(logging.Formatter):
             # The innermost frames, at the end, are the ones that tell.
             parts.append(f"traceback={_value(text[-_MAX_TRACEBACK:], _MAX_TRACEBACK)}")
         return " ".join(parts)
+
+
+class JournalFormatter(LineFormatter):
+    """The same lines for the journal: with its priority in front, without a time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of `record`, without its end."""
+        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+        return f"<{priority}>{self._text(record)}"
 
 
 @functools.lru_cache(maxsize=4)
@@ -173,9 +188,12 @@ def configure(level: str | int = "info", *, stream: TextIO | None = None, file: 
         OSError: the file cannot be opened.
     """
     number = parse_level(level)
-    handlers: list[logging.Handler] = [logging.StreamHandler(stream)]
+    first = logging.StreamHandler(stream)
+    first.setFormatter(JournalFormatter() if stream is None and _is_journal(sys.stderr) else LineFormatter())
+    handlers: list[logging.Handler] = [first]
     if file is not None:
         handlers.append(WatchedFileHandler(file, encoding="utf-8"))
+        handlers[-1].setFormatter(LineFormatter())
     root = logging.getLogger()
     while _installed:
         former = _installed.pop()
@@ -183,7 +201,6 @@ def configure(level: str | int = "info", *, stream: TextIO | None = None, file: 
         former.close()
     _installed.extend(handlers)
     for handler in handlers:
-        handler.setFormatter(LineFormatter())
         root.addHandler(handler)
     root.setLevel(number)
     logging.captureWarnings(True)
@@ -191,6 +208,15 @@ def configure(level: str | int = "info", *, stream: TextIO | None = None, file: 
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     if sys.version_info >= (3, 12):
         logging.logAsyncioTasks = False
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Return whether the stream is what systemd has connected to the journal (JOURNAL_STREAM in systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError, AttributeError):  # closed, or no file at all
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def set_level(level: str | int, logger: str = "") -> None:

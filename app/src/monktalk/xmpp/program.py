@@ -148,7 +148,8 @@ class Program:
             _notify("READY=1", f"STATUS={self._summary()}")
 
     def _summary(self) -> str:
-        return f"serving {len(self.server.hosts)} hosts"
+        count = len(self.server.hosts)
+        return f"serving {count} host{'' if count == 1 else 's'}"
 
     async def reload(self) -> ReloadReport:
         """Read the file again and apply what can change at run time. No session is dropped, but of removed hosts.

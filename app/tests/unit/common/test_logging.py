@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -201,3 +203,35 @@ def test_configuring_again_replaces_what_was_configured(stream):
     log.info("event")
     assert stream.getvalue() == ""
     assert written(other) == "INFO monktalk.test event"
+
+
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    """A stream that is the journal's. (The test makes it the standard error stream: pytest puts its own there before.)"""
+    with (tmp_path / "journal").open("w+") as file:
+        status = os.fstat(file.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        yield file
+
+
+def test_the_journal_gets_priorities_and_no_time(journal, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", journal)
+    configure("debug", file=tmp_path / "file")
+    log.debug("a")
+    log.info("b", user="alice")
+    log.warning("c")
+    log.error("d")
+    log.critical("e")
+    assert Path(journal.name).read_text().splitlines() == [
+        *("<7>monktalk.test a", "<6>monktalk.test b user=alice", "<4>monktalk.test c", "<3>monktalk.test d"),
+        "<2>monktalk.test e",
+    ]
+    assert re.match(r"\d{4}-.*Z DEBUG monktalk\.test a\n", (tmp_path / "file").read_text())
+
+
+def test_another_stream_than_the_one_of_the_journal_gets_the_time(journal, monkeypatch):
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    monkeypatch.setattr("sys.stderr", journal)
+    configure("info")
+    log.info("a")
+    assert re.fullmatch(r"\d{4}-.*Z INFO monktalk\.test a\n", Path(journal.name).read_text())
