@@ -18,7 +18,13 @@ GENERAL = Section(
         ),
         Option("language", Kind.STRING, "en", doc="The default language of streams (xml:lang)."),
         Option("loglevel", Kind.CHOICE, "info", choices=("debug", "info", "warning", "error"), doc="What is logged."),
-        Option("log_file", Kind.PATH, None, doc="Log to this file instead of the standard error stream.", restart=True),
+        Option(
+            "log_file",
+            Kind.PATH,
+            None,
+            doc="Log to this file, too, not to the standard error stream only.",
+            restart=True,
+        ),
         Option(
             "control_socket",
             Kind.PATH,
