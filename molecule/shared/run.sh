@@ -41,7 +41,7 @@ forget() {
 stop() {
     trap '' HUP INT TERM
     if [ -n "$running" ]; then
-        kill -TERM -- "-$running" 2>/dev/null || true
+        kill -TERM "-$running" 2>/dev/null || true
         wait "$running" || true
     fi
     exit "$1"
