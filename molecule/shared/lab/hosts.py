@@ -33,10 +33,9 @@ def prepare(lab: Lab, host: Host) -> None:
     _write(upper / "etc/hosts", _hosts_file(lab))
     _write(upper / "etc/resolv.conf", _resolver())
     _write(upper / "root/.ssh/authorized_keys", access.public_key(lab), mode=0o600)
-    for kind in ("ed25519",):
-        key = upper / f"etc/ssh/ssh_host_{kind}_key"
-        if not key.exists():
-            run("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", f"root@{host.name}", "-f", key)
+    key = upper / "etc/ssh/ssh_host_ed25519_key"
+    if not key.exists():
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{host.name}", "-f", key)
 
 
 def start(lab: Lab, host: Host) -> None:
