@@ -35,6 +35,9 @@ LONGEST_PAUSE: Final = 2.0
 MOST_UNSENT: Final = 64 * 1024 * 1024
 """Bytes that wait for a server which does not read; with more, the connection is given up."""
 
+_JITTER: Final = random.SystemRandom()
+"""So that not all workers come back at the same moment."""
+
 log = get_logger(__name__)
 
 
@@ -237,7 +240,7 @@ class Nats:
                     await self._connect_to_one()
                 except NotConnected as error:
                     log.warning("nats_unreachable", reason=str(error), again_in=pause)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
+                    await asyncio.sleep(pause * _JITTER.uniform(0.5, 1.0))
                     pause = min(LONGEST_PAUSE, pause * 2)
                     continue
             pause = FIRST_PAUSE
