@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import closing
 
@@ -119,3 +121,25 @@ def test_a_worker_that_dies_is_replaced(service):
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: "auth.app ready" in service.program.log_text(before), "a new worker is ready")
     assert service.call("check_password", "alice", "secret") == (200, "alice")
+
+
+def reload_and_wait(pid: int) -> subprocess.CompletedProcess[str]:
+    """What the unit does for `systemctl reload`."""
+    command = [sys.executable, "-m", "monktalk.auth", "--reload", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+
+
+def test_a_reload_is_over_when_nobody_answers_by_the_former_files_any_more(service):
+    with closing(service.connect()) as kept:
+        assert service.call_on(kept, "check_password", "alice", "secret", server="new.example") == (200, "false")
+        service.domain("new.example")
+        assert reload_and_wait(service.program.pid).returncode == 0
+        with pytest.raises(http.client.RemoteDisconnected):
+            service.call_on(kept, "check_password", "alice", "secret", server="new.example")
+    assert service.call("check_password", "alice", "secret", server="new.example") == (200, "alice")
+
+
+def test_there_is_nobody_to_reload():
+    ended = reload_and_wait(2**22 + 1)  # more than Linux has
+    assert ended.returncode == 1
+    assert "can't be told to reload: No such file or directory" in ended.stderr
