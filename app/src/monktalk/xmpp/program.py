@@ -130,7 +130,7 @@ class Program:
     # -- reload --------------------------------------------------------------------------------------------------
 
     async def _reload_by_signal(self) -> None:
-        # The clock is that of Type=notify-reload, which tells the answer to this reload from an older one by it.
+        # Units of Type=notify-reload want the time, to tell the answer to this reload from an older one.
         _notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             await self.reload()
