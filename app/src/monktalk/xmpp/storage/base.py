@@ -22,6 +22,7 @@ class TableRegistry:
         self.on_invalidate: InvalidateHook | None = None
         self._backend = backend
         self._tables: dict[str, CachedKeyValueStore[Any]] = {}
+        self._trusted = True
 
     def keyvalue(
         self, table: str, codec: Codec[T], cache_size: int, cache_bytes: int = DEFAULT_CACHE_BYTES
@@ -40,6 +41,7 @@ class TableRegistry:
                 cache_bytes=cache_bytes,
                 announce=self.announce,
             )
+            store.trust_cache(self._trusted)
             self._tables[table] = store
         elif type(store.codec) is not type(codec):
             raise ValueError(f"the key-value table {table!r} is open already with another codec")
@@ -55,6 +57,12 @@ class TableRegistry:
         """See `Storage.invalidate_all`."""
         for store in self._tables.values():
             store.invalidate_all()
+
+    def trust_cache(self, trusted: bool) -> None:
+        """See `Storage.trust_cache`."""
+        self._trusted = trusted
+        for store in self._tables.values():
+            store.trust_cache(trusted)
 
     def announce(self, table: str, host: str, owner: str, key: str) -> None:
         """Tell other processes that this one has changed a value."""

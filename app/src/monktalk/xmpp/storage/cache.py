@@ -57,6 +57,7 @@ class ReadCache(Generic[K, V]):
         self._absent: OrderedDict[K, None] = OrderedDict()
         self._flights: dict[K, _Flight[V]] = {}
         self._writes: dict[K, list[Activity]] = {}
+        self._trusted = True
 
     def __len__(self) -> int:
         return len(self._present) + len(self._absent)
@@ -77,6 +78,11 @@ class ReadCache(Generic[K, V]):
         known = self.peek(key)
         if known is not UNKNOWN:
             return known
+        if not self._trusted:
+            # A read that is under way may have come too early for what another process has just written.
+            future = start()
+            future.add_done_callback(_seen)
+            return await asyncio.shield(future)
         flight = self._flights.get(key)
         if flight is None:
             flight = _Flight(start())
@@ -119,6 +125,11 @@ class ReadCache(Generic[K, V]):
         """Anything may have been written by other processes."""
         self.invalidate_where(lambda _: True)
 
+    def trust(self, trusted: bool) -> None:
+        """While not trusted, nothing is kept and every get starts a read of its own. Either change clears."""
+        self._trusted = trusted
+        self.clear()
+
     def _end_write(self, key: K, activity: Activity) -> None:
         activities = self._writes[key]
         activities.remove(activity)
@@ -142,6 +153,8 @@ class ReadCache(Generic[K, V]):
             self._store(key, future.result())
 
     def _store(self, key: K, value: V | None) -> None:
+        if not self._trusted:
+            return
         if value is None:
             self._absent[key] = None
             if len(self._absent) > self._limit:
@@ -153,3 +166,9 @@ class ReadCache(Generic[K, V]):
         while len(self._present) > self._limit or self._weight > self._weight_limit:
             _, (_, dropped) = self._present.popitem(last=False)
             self._weight -= dropped
+
+
+def _seen(future: asyncio.Future[V | None]) -> None:
+    """Mark an exception as seen: the one who asked for the value may have given up."""
+    if not future.cancelled():
+        future.exception()

@@ -5,13 +5,13 @@ characters and lone surrogates (ValueError otherwise: PostgreSQL can store neith
 are prepared by the caller (RFC 7622) and compared exactly.
 
 Writes that are under way at the same time (the first one's result has not been awaited yet) keep their order
-when they concern the same owner of one key-value table or are appends to one mailbox. All others may be
-carried out in any order.
+when they concern the same owner of one key-value table, are appends to one mailbox, or name the same session.
+All others may be carried out in any order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
@@ -153,26 +153,124 @@ class OfflineMessage:
     stanza: bytes
 
 
-class OfflineStore(Protocol):
-    """Messages waiting for a user, in order of arrival (XEP-0160)."""
+class Delivered(Enum):
+    """What became of a message that was to be stored for sessions."""
+
+    STORED = "stored"  # it is durable, under the numbers that were given
+    DUPLICATE = "duplicate"  # it is there already, in the mailbox or with some session; nothing was stored
+    SUPERSEDED = "superseded"  # a session was adopted by another process, or is gone; nothing was stored
+
+
+Move = tuple[int, int | None, int]
+"""Where a message of an ending session goes: its `out_seq` there, the id of the other session and its `out_seq`
+in that one, or None (and any number) for the mailbox."""
+
+
+class MessageStore(Protocol):
+    """Messages for users, each of them waiting in the mailbox (XEP-0160) or given to a session.
+
+    A message that was given to a session is stored under the number `out_seq` that its stanza has in the stream
+    to that client, counted as in XEP-0198. It is committed before it is sent, so that whoever adopts the
+    session after a crash has it. `acknowledged` of the session says which of them the client has had; those,
+    and all of a session that has ended, are kept until `forget_delivered` as the memory of what was delivered.
+
+    A message is known by its origin and number: the token of its sender's session, and the number of its stanza
+    in the stream from there. What the sender repeats after a failure is recognised by them.
+
+    Without patience (see `Storage`), and for an append without origin, a write that ends in
+    `StorageUnavailable` may have taken place. Calling it again does no harm where an origin is named, nor do
+    `assign`, `reassign` and `renumber`.
+    """
 
     def append(  # noqa: PLR0917 - called for every stored message, and keywords would make that dearer
-        self, host: str, user: str, stanza: bytes, stamp: float, expires: float | None, limit: int
+        self,
+        host: str,
+        user: str,
+        stanza: bytes,
+        stamp: float,
+        expires: float | None,
+        limit: int,
+        origin: str | None = None,
+        number: int | None = None,
     ) -> asyncio.Future[bool]:
-        """Queue a message for storing and return a future that resolves once its fate is known.
+        """Queue a message for the mailbox and return a future that resolves once its fate is known.
 
-        True: durably stored. False: the mailbox holds `limit` messages already. Exception
-        `StorageUnavailable`: not known to be stored. Ids grow in the order in which messages become visible
-        to `load`, over all processes.
+        True: durably stored, by this call or by an earlier one with the same origin and number, in the mailbox
+        or with a session. False: the mailbox holds `limit` messages already. Exception `StorageUnavailable`:
+        not known to be stored. Ids grow in the order in which messages become visible to `load`, over all
+        processes.
+        """
+        ...
+
+    def deliver(  # noqa: PLR0917 - as `append`
+        self,
+        host: str,
+        user: str,
+        stanza: bytes,
+        stamp: float,
+        sessions: Sequence[tuple[int, int]],
+        origin: str,
+        number: int,
+        expires: float | None = None,
+    ) -> asyncio.Future[Delivered]:
+        """Queue a message for some sessions of a user: for each of them or, if that cannot be, for none.
+
+        Args:
+            host: the served domain.
+            user: the localpart of the recipient.
+            stanza: what is sent to the client.
+            stamp: the time of its arrival.
+            sessions: session ids, each with the `out_seq` of the message in that session; at least one.
+            origin: the token of the sender's session, or whatever else tells senders apart.
+            number: the number of the message among those of its origin.
+            expires: until when it is kept, if it should come to wait in the mailbox.
+
+        Raises (from the future):
+            StorageUnavailable: not known to be stored.
+        """
+        ...
+
+    def assign(
+        self, host: str, user: str, up_to_id: int, session: int, first_out_seq: int
+    ) -> asyncio.Future[list[int] | None]:
+        """Give a session the messages that wait, with ids up to and including `up_to_id`, without expired ones.
+
+        In the order of their ids they become its stanzas `first_out_seq`, `first_out_seq` + 1 and so on. The
+        result has their ids in this order: fewer than were loaded, when another session was faster or one has
+        expired. None: the session is superseded, and nothing has changed.
+        """
+        ...
+
+    def reassign(
+        self, host: str, user: str, session: int, moves: Sequence[Move], *, close: bool = False
+    ) -> asyncio.Future[bool]:
+        """Give messages of a session to other sessions of the user, or back to the mailbox.
+
+        Messages that are not named stay as they are. In the mailbox they are the latest ones, in the order of
+        their `out_seq`, whatever its quota. With `close` the session ends in the same transaction, and what has
+        stayed counts as delivered. False: this session, or one of the others, is superseded, and nothing has
+        changed.
+        """
+        ...
+
+    def renumber(self, session: int, delivered_up_to: int) -> asyncio.Future[bool]:
+        """A client has resumed a session that was adopted, and says how many stanzas it has had.
+
+        Messages up to and including that number are delivered, and it becomes the session's `acknowledged`. The
+        others become `delivered_up_to` + 1, + 2 and so on, in the order that they had: what was between them and
+        was not stored is gone. False: superseded.
         """
         ...
 
     async def load(self, host: str, user: str, limit: int) -> list[OfflineMessage]:
-        """The oldest `limit` messages in order, without those that have expired."""
+        """The oldest `limit` messages that wait, in order, without those that have expired."""
         ...
 
     async def remove(self, host: str, user: str, up_to_id: int) -> int:
-        """Delete the messages with ids up to and including `up_to_id` and return how many there were."""
+        """Delete what waits with ids up to and including `up_to_id` and return how many there were.
+
+        It is not remembered that they were there: `assign` does.
+        """
         ...
 
     async def count(self, host: str, user: str) -> int:
@@ -180,15 +278,126 @@ class OfflineStore(Protocol):
         ...
 
     async def delete_user(self, host: str, user: str) -> int:
-        """Delete all messages of a user and return how many there were."""
+        """Delete all messages of a user, those given to sessions too, and return how many waited."""
         ...
 
     async def delete_expired(self, host: str, now: float) -> int:
-        """Delete the messages of a host that expired at or before `now`, and return how many there were."""
+        """Delete what waits on a host and expired at or before `now`, and return how many there were."""
         ...
 
     async def delete_older(self, host: str, before: float) -> int:
-        """Delete the messages of a host that arrived before `before`, and return how many there were."""
+        """Delete what waits on a host and arrived before `before`, and return how many there were."""
+        ...
+
+    async def forget_delivered(self, before: float) -> int:
+        """Delete delivered messages that arrived before `before`, on all hosts, and return how many there were.
+
+        What a sender repeats is not recognised any more then: `before` is longer ago than a session can wait
+        for its resumption.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionMessage:
+    """A stored stanza that was given to a session as the `out_seq`-th of its stream."""
+
+    out_seq: int
+    stamp: float
+    stanza: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A session that was taken over, as its former owner left it.
+
+    `stamp` is the time at which an owner last wrote something of it: opened or updated it, or a counter.
+    `messages` are those that are not acknowledged, in order.
+    """
+
+    id: int
+    token: str
+    host: str
+    user: str
+    resource: str
+    handled: int
+    acknowledged: int
+    resumable: bool
+    state: bytes
+    stamp: float
+    messages: list[SessionMessage]
+
+
+class SessionStore(Protocol):
+    """Sessions written down, so that another process can go on with those of one that died.
+
+    The id names one incarnation of a session: adopting a session gives it another id. Every write of a former
+    owner then finds nothing under its id, and reports that the session is superseded. The token stays.
+
+    Everything but `adopt` and `adopt_from` is cheap: writes of many sessions share one statement and one
+    transaction.
+    """
+
+    def open(  # noqa: PLR0917 - the columns of a row
+        self, token: str, host: str, user: str, resource: str, owner: str, resumable: bool, state: bytes
+    ) -> asyncio.Future[int]:
+        """Write a new session down; the future has its id.
+
+        Args:
+            token: names the session for ever; no other session has it.
+            host: the served domain.
+            user: the localpart of its user.
+            resource: its resource.
+            owner: the process that has it, not the same after a restart.
+            resumable: whether its client may resume it.
+            state: what an adopter needs to know, for the caller to encode.
+
+        Raises (from the future):
+            ValueError: another owner has a session with this token.
+            StorageUnavailable: not known to be stored; the same call may be repeated.
+        """
+        ...
+
+    def update(self, id: int, state: bytes, *, resumable: bool | None = None) -> asyncio.Future[bool]:  # noqa: A002
+        """Replace the state, and whether the client may resume (None: as before). False: superseded."""
+        ...
+
+    def handled(self, id: int, count: int) -> asyncio.Future[bool]:  # noqa: A002
+        """The first `count` stanzas from the client are taken care of; less than before changes nothing.
+
+        False: superseded.
+        """
+        ...
+
+    def acknowledged(self, id: int, count: int) -> asyncio.Future[bool]:  # noqa: A002
+        """The client has had the first `count` stanzas; less than before changes nothing. False: superseded."""
+        ...
+
+    def close(self, id: int) -> asyncio.Future[bool]:  # noqa: A002
+        """The session has ended: forget it. False: superseded.
+
+        Its messages count as delivered then, so `MessageStore.reassign` (with `close`) saves those that are not.
+        """
+        ...
+
+    async def adopt(self, host: str, user: str, owner: str) -> list[Adopted]:
+        """Take over all sessions of a user that belong to other owners.
+
+        When several do so at once, each session goes to one of them. A session whose adoption ended in
+        `StorageUnavailable` is in the result of the next call. A call that was cancelled leaves what it has
+        taken to nobody.
+        """
+        ...
+
+    async def adopt_from(self, dead_owner: str, owner: str, limit: int) -> list[Adopted]:
+        """Take over at most `limit` sessions of an owner that is gone; empty when none is left.
+
+        Several may share the work. As to failures, see `adopt`.
+        """
+        ...
+
+    async def owners(self) -> dict[str, int]:
+        """All owners that have sessions, and how many."""
         ...
 
 
@@ -244,14 +453,24 @@ class AccountStore(Protocol):
 
 
 class Storage(Protocol):
-    """All stores of one process."""
+    """All stores of one process.
+
+    A storage may have patience: operations then wait, in bounded queues, while the database is away, instead of
+    failing at once, and those whose commit was interrupted are repeated where that does no harm. They fail with
+    `StorageUnavailable` when patience is over.
+    """
 
     on_invalidate: InvalidateHook | None
     """Set by the bus; called on the event loop after this process has changed a value."""
 
     @property
-    def offline(self) -> OfflineStore:
-        """The offline messages."""
+    def offline(self) -> MessageStore:
+        """The messages that wait, and those given to sessions."""
+        ...
+
+    @property
+    def sessions(self) -> SessionStore:
+        """The sessions written down."""
         ...
 
     @property
@@ -300,6 +519,14 @@ class Storage(Protocol):
 
     def invalidate_all(self) -> None:
         """Forget every cached value of every table."""
+        ...
+
+    def trust_cache(self, trusted: bool) -> None:
+        """Whether news of other processes' writes arrive; they do at the start.
+
+        While they may be lost, nothing is answered from memory: `KeyValueStore.peek` says `UNKNOWN`, and every
+        get reads the database. Either change forgets every cached value.
+        """
         ...
 
 

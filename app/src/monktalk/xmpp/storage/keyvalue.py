@@ -162,6 +162,10 @@ class CachedKeyValueStore(Generic[T]):
         """See `KeyValueStore.invalidate_all`."""
         self._cache.clear()
 
+    def trust_cache(self, trusted: bool) -> None:
+        """See `Storage.trust_cache`."""
+        self._cache.trust(trusted)
+
     def _read(self, key: Key) -> asyncio.Future[_Stored[T] | None]:
         check_key(self.table, *key)
         decoded: asyncio.Future[_Stored[T] | None] = asyncio.get_running_loop().create_future()

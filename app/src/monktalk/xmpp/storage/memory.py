@@ -11,16 +11,16 @@ from monktalk.xmpp.storage.base import TableRegistry
 from monktalk.xmpp.storage.interfaces import (
     ACCOUNTS_TABLE,
     Account,
-    OfflineMessage,
     StorageUnavailable,
     VersionConflict,
 )
+from monktalk.xmpp.storage.memory_messages import MemoryMessages, MemorySessions, Tables
 from monktalk.xmpp.storage.text import check_key, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from monktalk.xmpp.storage.interfaces import AccountList, AccountStore, OfflineStore
+    from monktalk.xmpp.storage.interfaces import AccountList, AccountStore, MessageStore, SessionStore
     from monktalk.xmpp.storage.keyvalue import Key
 
 R = TypeVar("R")
@@ -35,13 +35,20 @@ class MemoryStorage(TableRegistry):
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._worker = _Worker()
         super().__init__(_MemoryKeyValue(self._worker, now))
-        self._offline = _MemoryOffline(self._worker, now)
+        tables = Tables(now)
+        self._messages = MemoryMessages(self._worker.submit, tables)
+        self._sessions = MemorySessions(self._worker.submit, tables)
         self._accounts = _MemoryAccounts(self._worker, now, self.announce)
 
     @property
-    def offline(self) -> OfflineStore:
+    def offline(self) -> MessageStore:
         """See `Storage.offline`."""
-        return self._offline
+        return self._messages
+
+    @property
+    def sessions(self) -> SessionStore:
+        """See `Storage.sessions`."""
+        return self._sessions
 
     @property
     def accounts(self) -> AccountStore:
@@ -85,9 +92,9 @@ class _Worker:
     def _run(self, work: Callable[[], R], future: asyncio.Future[R]) -> None:
         try:
             result = work()
-        except VersionConflict as conflict:
+        except (VersionConflict, ValueError) as error:
             if not future.done():
-                future.set_exception(conflict)
+                future.set_exception(error)
         else:
             if not future.done():
                 future.set_result(result)
@@ -151,76 +158,6 @@ class _MemoryKeyValue:
         if expected is not None and expected != version:
             raise VersionConflict(f"version {expected} was expected, version {version} is stored")
         return version
-
-
-class _MemoryOffline:
-    """An `OfflineStore` in dictionaries."""
-
-    def __init__(self, worker: _Worker, now: Callable[[], float]) -> None:
-        self._submit = worker.submit
-        self._now = now
-        self._boxes: dict[tuple[str, str], list[tuple[OfflineMessage, float | None]]] = {}
-        self._last_id = 0
-
-    def append(  # noqa: PLR0917 - the signature of the interface
-        self, host: str, user: str, stanza: bytes, stamp: float, expires: float | None, limit: int
-    ) -> asyncio.Future[bool]:
-        check_key(host, user)
-
-        def work() -> bool:
-            now = self._now()
-            if len(self._boxes.get((host, user), ())) >= limit:
-                self._drop(lambda _, until: until is not None and until <= now, host, user)
-            box = self._boxes.setdefault((host, user), [])
-            if len(box) >= limit:
-                return False
-            self._last_id += 1
-            box.append((OfflineMessage(self._last_id, stamp, bytes(stanza)), expires))
-            return True
-
-        return self._submit(work)
-
-    async def load(self, host: str, user: str, limit: int) -> list[OfflineMessage]:
-        check_text(host, user)
-        return await self._submit(lambda: self._waiting(host, user)[:limit])
-
-    async def remove(self, host: str, user: str, up_to_id: int) -> int:
-        check_text(host, user)
-        return await self._submit(lambda: self._drop(lambda message, _: message.id <= up_to_id, host, user))
-
-    async def count(self, host: str, user: str) -> int:
-        check_text(host, user)
-        return await self._submit(lambda: len(self._waiting(host, user)))
-
-    async def delete_user(self, host: str, user: str) -> int:
-        check_text(host, user)
-        return await self._submit(lambda: self._drop(lambda *_: True, host, user))
-
-    async def delete_expired(self, host: str, now: float) -> int:
-        check_text(host)
-        return await self._submit(lambda: self._drop(lambda _, until: until is not None and until <= now, host))
-
-    async def delete_older(self, host: str, before: float) -> int:
-        check_text(host)
-        return await self._submit(lambda: self._drop(lambda message, _: message.stamp < before, host))
-
-    def _waiting(self, host: str, user: str) -> list[OfflineMessage]:
-        now = self._now()
-        box = self._boxes.get((host, user), [])
-        return [message for message, until in box if until is None or until > now]
-
-    def _drop(self, gone: Callable[[OfflineMessage, float | None], bool], host: str, user: str | None = None) -> int:
-        dropped = 0
-        concerned = [key for key in self._boxes if key[0] == host and user in {None, key[1]}]
-        for key in concerned:
-            box = self._boxes[key]
-            kept = [entry for entry in box if not gone(*entry)]
-            dropped += len(box) - len(kept)
-            if kept:
-                self._boxes[key] = kept
-            else:
-                del self._boxes[key]
-        return dropped
 
 
 class _MemoryAccounts:

@@ -210,6 +210,10 @@ class SqlAccounts:
         """Other processes may have changed any account."""
         self._disabled.clear()
 
+    def trust_cache(self, trusted: bool) -> None:
+        """See `Storage.trust_cache`."""
+        self._disabled.trust(trusted)
+
     async def _change(self, name: Name, request: Request, disabled: bool) -> None:
         future = self._write(self._applier, request)
         if not future.done():

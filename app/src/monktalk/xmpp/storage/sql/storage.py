@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from monktalk.common.logging import get_logger
 from monktalk.db import migrate
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from monktalk.xmpp.storage.interfaces import AccountStore, OfflineStore
+    from monktalk.xmpp.storage.interfaces import AccountStore, MessageStore, SessionStore
 
 log = get_logger(__name__)
 
@@ -79,9 +79,14 @@ class SqlStorage(TableRegistry):
         self._offline = SqlOffline(self._write, self._read, offline, now)
 
     @property
-    def offline(self) -> OfflineStore:
+    def offline(self) -> MessageStore:
         """See `Storage.offline`."""
-        return self._offline
+        return cast("MessageStore", self._offline)
+
+    @property
+    def sessions(self) -> SessionStore:
+        """See `Storage.sessions`."""
+        raise StorageError("sessions cannot be written down in SQL yet")
 
     @property
     def accounts(self) -> AccountStore:
@@ -140,6 +145,11 @@ class SqlStorage(TableRegistry):
         """See `Storage.invalidate_all`."""
         super().invalidate_all()
         self._accounts.invalidate_all()
+
+    def trust_cache(self, trusted: bool) -> None:
+        """See `Storage.trust_cache`."""
+        super().trust_cache(trusted)
+        self._accounts.trust_cache(trusted)
 
     def statistics(self) -> dict[str, int]:
         """Numbers for monitoring: what waits now, and what has been done since the start."""
