@@ -26,7 +26,12 @@ def read(path: Path) -> Config:
     Raises :class:`ConfigError` with all problems, each naming the file, the line and the key.
     """
     config = load(path, schema())
-    problems = [*_check_administrators(config), *_check_modules(config), *_check_tls(config)]
+    problems = [
+        *_check_administrators(config),
+        *_check_modules(config),
+        *_check_listeners(config),
+        *_check_tls(config),
+    ]
     if problems:
         raise ConfigError(problems)
     return config
@@ -56,6 +61,16 @@ def _check_modules(config: Config) -> list[Problem]:
         except DependencyError as error:
             problems.append(config.problem(("general",), "hosts", f"{domain}: {error}"))
     return problems
+
+
+def _check_listeners(config: Config) -> list[Problem]:
+    return [
+        config.problem(
+            ("listen", "c2s"), "proxies_only", "proxy_protocol names no proxy: nobody could connect", index=index
+        )
+        for index, settings in enumerate(config.sections("listen", "c2s"))
+        if settings.proxies_only and not settings.proxy_protocol
+    ]
 
 
 def _check_tls(config: Config) -> list[Problem]:

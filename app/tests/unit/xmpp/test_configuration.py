@@ -123,3 +123,9 @@ def test_the_usual_place_unless_the_environment_names_another(monkeypatch):
     assert configuration.default_path() == Path("/etc/mongooseim/mongooseim.toml")
     monkeypatch.setenv("MONGOOSEIM_CONFIG", "/somewhere/else.toml")
     assert configuration.default_path() == Path("/somewhere/else.toml")
+
+
+def test_a_listener_for_proxies_only_has_to_name_them(file, tls):
+    text = f"{LISTEN}[[listen.c2s]]\nport = 80\nproxies_only = true\n[tls]\n{tls}"
+    reason = "proxy_protocol names no proxy: nobody could connect"
+    assert problems(file, text) == [f":7: listen.c2s[1].proxies_only: {reason}"]

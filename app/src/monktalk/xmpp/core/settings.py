@@ -44,6 +44,14 @@ LISTEN_C2S = Section(
         Option("starttls_required", Kind.BOOLEAN, True, doc="Refuse to authenticate anybody on a stream in clear."),
         Option("direct_tls", Kind.BOOLEAN, True, doc="Accept TLS from the first byte."),
         Option(
+            "proxy_protocol",
+            Kind.NETWORKS,
+            (),
+            doc="Proxies, as addresses or networks: connections from there must begin with a PROXY header (version 1 or "
+            "2), and count for the client that it names. The header of anybody else is not believed.",
+        ),
+        Option("proxies_only", Kind.BOOLEAN, False, doc="Refuse connections that do not come from `proxy_protocol`."),
+        Option(
             "backlog",
             Kind.INTEGER,
             1024,

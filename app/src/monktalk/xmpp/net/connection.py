@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core.c2s import ClientStream
+from monktalk.xmpp.net.proxy import BadHeader, HeaderReader
 from monktalk.xmpp.protocol.stream import XmlStream
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class TcpConnection(asyncio.Protocol):
     """The transport side of a :class:`ClientStream`; implements :class:`~monktalk.xmpp.core.link.Link`.
 
     ``active`` is the tick (seconds of the listener's clock) at which input came last, ``stalled`` that at which the
-    client stopped reading, or 0.
+    client stopped reading, or 0. ``counted`` is the address that the connection counts for, "" for none.
     """
 
     __slots__ = (
@@ -35,10 +36,12 @@ class TcpConnection(asyncio.Protocol):
         "_caught_up",
         "_closing",
         "_fresh",
+        "_header",
         "_held",
         "_listener",
         "_output",
         "_paused",
+        "_port",
         "_refilled",
         "_throttled",
         "_tls",
@@ -46,6 +49,7 @@ class TcpConnection(asyncio.Protocol):
         "_xml",
         "accepted",
         "active",
+        "counted",
         "logged_in",
         "peer",
         "secure",
@@ -62,10 +66,12 @@ class TcpConnection(asyncio.Protocol):
         self._output: list[bytes] = []
         self._closing = False
         self._fresh = True
+        self._header: HeaderReader | None = None
+        self._port = 0
         self._held: list[bytes] | None = None
         self._paused = False
         self._throttled = False
-        self.peer = ""
+        self.peer = self.counted = ""
         self.secure = False
         self.logged_in = False
         self.accepted = self.active = self._refilled = listener.tick
@@ -81,14 +87,23 @@ class TcpConnection(asyncio.Protocol):
         """A client has connected."""
         self._transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
-        self.peer = str(name[0]) if name else "unix"
+        if name:
+            self.peer, self._port = str(name[0]), int(name[1])
+        else:
+            self.peer = "unix"
         listener = self._listener
         self.stream = ClientStream(listener.server, self, tls_required=listener.options.starttls_required)
-        if not self._listener.admit(self):
-            self._closing = True
-            self._transport.abort()
+        if listener.is_proxy(self.peer):
+            self._header = HeaderReader()
+        elif listener.options.proxies_only:
+            log.info("connection_refused", ip=self.peer, reason="it does not come from a proxy")
+            listener.server.metrics.connections_refused.inc()
+            self.abort()
             return
-        self._transport.set_write_buffer_limits(high=self._listener.limits.write_buffer)
+        if not listener.admit(self, "" if self._header is not None else self.peer):
+            self.abort()
+            return
+        self._transport.set_write_buffer_limits(high=listener.limits.write_buffer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -102,6 +117,8 @@ class TcpConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client has closed its side: what it has sent is handled, and there is nothing more to wait for."""
+        if self._header is not None and self._header.begun and not self._closing:
+            self._refuse_header("the header is not complete")
         self._hang_up()
         return False
 
@@ -123,6 +140,10 @@ class TcpConnection(asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         if self._fresh:
+            if self._header is not None:
+                data = self._receive_header(self._header, data)
+            if not data:
+                return
             self._sniff(data)
         if self._tls is not None:
             plain = self._decrypt(self._tls, data)
@@ -131,6 +152,30 @@ class TcpConnection(asyncio.Protocol):
             data = plain
         if not self._closing:
             self.stream.handle(self._xml.receive(data))
+
+    def _receive_header(self, header: HeaderReader, data: bytes) -> bytes:
+        """A proxy tells who is behind it. Returns what the client itself has sent."""
+        if self._closing:
+            return b""
+        try:
+            found = header.receive(data)
+        except BadHeader as error:
+            self._refuse_header(str(error))
+            return b""
+        if found is None:
+            return b""
+        if found.address:
+            self.peer = self.stream.peer = found.address
+            self._port = found.port
+            if not self._listener.identified(self):
+                self.abort()
+                return b""
+        self._header = None
+        return found.rest
+
+    def _refuse_header(self, reason: str) -> None:
+        log.warning("proxy_header_refused", ip=self.peer, reason=reason)
+        self.abort()
 
     def _sniff(self, data: bytes) -> None:
         """The first byte of a connection tells direct TLS (XEP-0368) from a stream in clear."""
@@ -278,8 +323,7 @@ class TcpConnection(asyncio.Protocol):
     @property
     def port(self) -> int:
         """The client's port; 0 when it has none."""
-        name = self._transport.get_extra_info("peername")
-        return int(name[1]) if name else 0
+        return self._port
 
     @property
     def idle(self) -> int:
@@ -323,5 +367,10 @@ class TcpConnection(asyncio.Protocol):
         return self._paused or self._throttled
 
     def fail(self, error: StreamError, *, resumable: bool = False) -> None:
-        """End the stream with an error."""
-        self.stream.fail(error, resumable=resumable)
+        """End the stream with an error. A proxy that has not said whose stream it is does not get to see one."""
+        if self._header is None:
+            self.stream.fail(error, resumable=resumable)
+        elif error.condition == "connection-timeout":
+            self._refuse_header("none has come in time")
+        else:
+            self.abort()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.net.connection import TcpConnection
+from monktalk.xmpp.net.proxy import listed
 from monktalk.xmpp.protocol.errors import StreamError
 
 if TYPE_CHECKING:
@@ -100,15 +101,15 @@ class Connections:
     def _all(self) -> list[TcpConnection]:
         return [connection for slot in self._slots for connection in slot]
 
-    def admit(self, connection: TcpConnection) -> bool:
-        """Count a new connection in, unless there are too many."""
-        address = connection.peer
-        here = self._by_address.get(address, 0)
-        if self.count >= self.limits.connections or here >= self.limits.connections_per_address:
+    def admit(self, connection: TcpConnection, address: str) -> bool:
+        """Count a new connection in, unless there are too many.
+
+        ``address`` is whom it counts for, "" for nobody: a proxy is not limited, and has yet to say who is behind it.
+        """
+        if self.count >= self.limits.connections or not self._count_for(connection, address):
             self.server.metrics.connections_refused.inc()
             return False
         self.server.metrics.connections_accepted.inc()
-        self._by_address[address] = here + 1
         self.count += 1
         self._slots[id(connection) // 64 % _SLOTS].add(connection)
         self._logging_in[connection] = None
@@ -116,6 +117,23 @@ class Connections:
         if self._accepted_now > self.limits.accepts_per_second:
             connection.throttled()
             self._unread[connection] = None
+        return True
+
+    def identified(self, connection: TcpConnection) -> bool:
+        """A proxy has named the client: count it for that address. False when the address has too many."""
+        if self._count_for(connection, connection.peer):
+            return True
+        self.server.metrics.connections_refused.inc()
+        return False
+
+    def _count_for(self, connection: TcpConnection, address: str) -> bool:
+        if not address:
+            return True
+        here = self._by_address.get(address, 0)
+        if here >= self.limits.connections_per_address:
+            return False
+        self._by_address[address] = here + 1
+        connection.counted = address
         return True
 
     def gone(self, connection: TcpConnection) -> None:
@@ -129,11 +147,12 @@ class Connections:
         self._unread.pop(connection, None)
         self._closing.pop(connection, None)
         self.count -= 1
-        left = self._by_address[connection.peer] - 1
-        if left:
-            self._by_address[connection.peer] = left
-        else:
-            del self._by_address[connection.peer]
+        if connection.counted:
+            left = self._by_address[connection.counted] - 1
+            if left:
+                self._by_address[connection.counted] = left
+            else:
+                del self._by_address[connection.counted]
         if self._all_gone is not None and not self.count:
             self._all_gone.set_result(None)
 
@@ -211,11 +230,17 @@ class ClientListener:
         self.server = connections.server
         self.flusher = connections.flusher
         self.admit = connections.admit
+        self.identified = connections.identified
         self.gone = connections.gone
         self.throttle = connections.throttle
         self.overflow = connections.overflow
         self.closing = connections.closing
         self._asyncio: asyncio.Server | None = None
+
+    def is_proxy(self, peer: str) -> bool:
+        """Whether a connection from there has to begin with a PROXY header. Headers of others are never believed."""
+        networks = self.options.proxy_protocol
+        return bool(networks) and listed(peer, networks)
 
     @property
     def limits(self) -> Settings:
