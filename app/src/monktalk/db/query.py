@@ -51,7 +51,7 @@ class Query:
             rows: list[Row] = list(cursor.fetchall())
             cursor.close()
         except connection.dialect.loaded_dbapi.Error as error:
-            raise _wrapped(connection, text, error) from error
+            raise wrapped(connection, text, error) from error
         return rows
 
     def _compile(self, connection: Connection) -> _Compiled:
@@ -63,7 +63,8 @@ class Query:
         return found
 
 
-def _wrapped(connection: Connection, text: str, error: Exception) -> BaseException:
+def wrapped(connection: Connection, text: str, error: Exception) -> BaseException:
+    """The driver's error as SQLAlchemy would raise it, without values; a lost connection is invalidated."""
     dialect = connection.dialect
     lost = dialect.is_disconnect(error, connection.connection, None)  # type: ignore[arg-type]  # any of the driver's
     if lost:

@@ -39,7 +39,7 @@ def test_several_processes_upgrade_at_the_same_time(postgres: PostgresServer) ->
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, errors
-    assert postgres.execute("SELECT version_num FROM alembic_version", name_of(url)) == [("0001",)]
+    assert postgres.execute("SELECT version_num FROM alembic_version", name_of(url)) == [("0002",)]
 
 
 def test_the_table_of_an_older_installation_is_adopted(postgres: PostgresServer) -> None:

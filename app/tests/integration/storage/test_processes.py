@@ -9,7 +9,8 @@ import pytest
 
 from monktalk.db.engine import create_engine, for_writing
 from monktalk.xmpp.storage.interfaces import UNKNOWN, KeyValueStore, StorageUnavailable, VersionConflict
-from monktalk.xmpp.storage.sql.offline import Append, OfflineApplier
+from monktalk.xmpp.storage.sql.messages import MessagesApplier
+from monktalk.xmpp.storage.sql.requests import Append
 from tests.integration.storage.codecs import TextCodec
 from tests.integration.storage.waiting import eventually
 
@@ -189,7 +190,7 @@ async def test_a_mailbox_grows_in_the_order_of_the_commits(
     url = postgres.create_database(template=migrated)
     storage = SqlStorage(url, now=clock.now)
     await storage.start()
-    slow_process = OfflineApplier(clock.now)
+    slow_process = MessagesApplier(clock.now)
     engine = create_engine(url)
     try:
         with for_writing(engine.connect()) as connection:

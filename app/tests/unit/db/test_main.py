@@ -22,9 +22,9 @@ def test_upgrade_current_check(url: str, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["check", url]) == 1
     assert "python -m monktalk.db upgrade" in capsys.readouterr().out
     assert main(["upgrade", url]) == 0
-    assert capsys.readouterr().out.endswith("a.db: schema revision 0001\n")
+    assert capsys.readouterr().out.endswith("a.db: schema revision 0002\n")
     assert main(["current", url]) == 0
-    assert capsys.readouterr().out == "schema revision 0001\n"
+    assert capsys.readouterr().out == "schema revision 0002\n"
     assert main(["check", url]) == 0
     assert capsys.readouterr().out == "the schema is complete and current\n"
 

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
 MEMORY = "memory:"
 
 
-def open_storage(url: str) -> Storage:
-    """A storage that has not been started: ``memory:`` keeps nothing, all else is a database's address.
+def open_storage(url: str, *, patience: float = 0.0) -> Storage:
+    """A storage that has not been started.
+
+    Args:
+        url: ``memory:`` keeps nothing, all else is a database's address.
+        patience: seconds for which operations wait while the database is away.
 
     Raises DatabaseURLError (a ValueError) for an address that can't be used.
     """
@@ -21,4 +25,4 @@ def open_storage(url: str) -> Storage:
         return MemoryStorage()
     from monktalk.xmpp.storage.sql.storage import SqlStorage  # noqa: PLC0415 - see above
 
-    return SqlStorage(url)
+    return SqlStorage(url, patience=patience)

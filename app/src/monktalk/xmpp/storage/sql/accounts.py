@@ -106,6 +106,10 @@ class AccountsApplier:
     def settle(self, *, committed: bool) -> None:
         """Nothing is kept between writes."""
 
+    def repeat(self, request: Request) -> bool:
+        """See `Applier.repeat`."""
+        return True
+
     def apply(self, connection: Connection, requests: Sequence[Request]) -> list[Any]:
         """See `Applier.apply`. All outcomes are None."""
         logins: dict[Name, float] = {}

@@ -96,6 +96,10 @@ class KeyValueApplier:
     def settle(self, *, committed: bool) -> None:
         """Nothing is kept between writes."""
 
+    def repeat(self, request: Request) -> bool:
+        """See `Applier.repeat`. A write that took place would be taken for somebody else's."""
+        return False
+
     def apply(self, connection: Connection, requests: Sequence[Request]) -> list[Any]:
         """See `Applier.apply`. Outcomes: version (put), whether it was there (delete), count (owner)."""
         outcomes: list[Any] = [None] * len(requests)

@@ -31,6 +31,18 @@ PROBE_INTERVAL: Final = 1.0
 """Seconds between attempts to reach a database that is away."""
 
 
+class Unreachable(StorageUnavailable):
+    """The database was not there, or did not answer in time. Nothing was changed."""
+
+
+class Busy(StorageUnavailable):
+    """The database is full, locked or overloaded, which may be over soon. Nothing was changed."""
+
+
+class Uncertain(StorageUnavailable):
+    """The connection broke during a commit, which may have taken place or not."""
+
+
 class RequestRefused(Exception):
     """The database refused this one request (its `__cause__` tells why); others may succeed."""
 
@@ -46,6 +58,12 @@ class Health:
         self.on_down: Callable[[], None] = lambda: None
         self._since = 0.0
         self._lock = threading.Lock()
+        self._up = threading.Event()
+        self._up.set()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the database answers, or for so many seconds."""
+        self._up.wait(timeout)
 
     def failed(self, problem: str) -> None:
         """The database could not be reached, or did not answer in time."""
@@ -54,6 +72,7 @@ class Health:
                 return
             self._since = time.monotonic()
             self.down = True
+            self._up.clear()
         self.on_down()
         log.error("database_unavailable", problem=problem)
 
@@ -63,6 +82,7 @@ class Health:
             return
         with self._lock:
             was_down, self.down = self.down, False
+            self._up.set()
         if was_down:
             log.info("database_available", after_s=round(time.monotonic() - self._since, 1))
 
@@ -72,13 +92,16 @@ class Failure(Enum):
 
     LOST = auto()  # the connection is gone, nothing was committed
     REQUEST = auto()  # the fault of this one request
-    REFUSED = auto()  # full, locked, overloaded, wrong schema: nobody's fault in particular
+    BUSY = auto()  # full, locked, overloaded: nobody's fault in particular
+    REFUSED = auto()  # wrong schema, no permission: it will not pass by itself
 
 
 # Classes of SQLSTATE (PostgreSQL, appendix A): cardinality, data, constraint, rollback, program limit.
 _REQUEST_STATES: Final = ("21", "22", "23", "40", "54")
 # Connection, operator intervention (shutdown), and a server that has become a read-only standby.
 _LOST_STATES: Final = ("08", "57P", "25006")
+# Resources, locks, cancelled statements, input and output.
+_BUSY_STATES: Final = ("53", "55", "57", "58")
 
 
 def classify(error: SQLAlchemyError) -> Failure:
@@ -89,7 +112,9 @@ def classify(error: SQLAlchemyError) -> Failure:
     if error.connection_invalidated or (state or "").startswith(_LOST_STATES):
         return Failure.LOST
     if state is not None:
-        return Failure.REQUEST if state.startswith(_REQUEST_STATES) else Failure.REFUSED
+        if state.startswith(_REQUEST_STATES):
+            return Failure.REQUEST
+        return Failure.BUSY if state.startswith(_BUSY_STATES) else Failure.REFUSED
     names = {base.__name__ for base in type(error.orig).__mro__}
     return Failure.REQUEST if names & {"IntegrityError", "DataError"} else Failure.REFUSED
 
@@ -138,7 +163,9 @@ class Link:
         database while nothing was going on is not noticed by anybody.
 
         Raises:
-            StorageUnavailable: the database does not answer or refuses.
+            Unreachable, Busy: nothing was changed, and a later attempt may succeed.
+            Uncertain: whether anything was changed is not known.
+            StorageUnavailable: the database refuses.
             RequestRefused: the database refuses this work; nothing was changed.
             Exception: what `work` raised; nothing was changed.
         """
@@ -150,7 +177,7 @@ class Link:
             return self._attempt(work)
         except _Lost as lost:
             self._health.failed(str(lost))
-            raise StorageUnavailable("the connection to the database broke") from lost
+            raise Unreachable("the connection to the database broke") from lost
 
     def check(self, now: float) -> None:
         """Cut the connection when its work has taken too long (called from another thread than `run`)."""
@@ -202,30 +229,33 @@ class Link:
                 connection = connection.execution_options(isolation_level="AUTOCOMMIT")
         except SQLAlchemyError as error:
             self._health.failed(brief(error))
-            raise StorageUnavailable("the database cannot be reached") from error
+            raise Unreachable("the database cannot be reached") from error
         self._connection = connection
         self._raw = connection.connection.dbapi_connection
         return connection
 
     def _translate(self, error: SQLAlchemyError, *, committing: bool) -> Exception:
         failure = classify(error)
+        uncertain = committing and self._writes
         if self._overdue:
             self.close()
+            problem = "the database did not answer in time"
             # SQLite has no server that could be down: this one statement was too much.
-            if self._engine.dialect.name != "sqlite":
-                self._health.failed(f"no answer within {self._deadline:g} s")
-            return StorageUnavailable("the database did not answer in time")
+            if self._engine.dialect.name == "sqlite":
+                return StorageUnavailable(problem)
+            self._health.failed(f"no answer within {self._deadline:g} s")
+            return Uncertain(problem) if uncertain else Unreachable(problem)
         if failure is Failure.LOST:
             self.close()
             # Whether an interrupted commit took place is unknown: doing it again might do it twice.
-            if committing and self._writes:
+            if uncertain:
                 self._health.failed(brief(error))
-                return StorageUnavailable("the connection to the database broke during a commit")
+                return Uncertain("the connection to the database broke during a commit")
             return _Lost(brief(error))
         if failure is Failure.REQUEST and not committing:
             return RequestRefused(brief(error))
         log.error("database_refused", problem=brief(error))
-        return StorageUnavailable("the database refused")
+        return Busy("the database refused") if failure is Failure.BUSY else StorageUnavailable("the database refused")
 
 
 def _read(connection: Connection, work: Callable[[Connection], R]) -> R:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from monktalk.common.logging import get_logger
 from monktalk.db import migrate
@@ -14,8 +14,10 @@ from monktalk.xmpp.storage.interfaces import ACCOUNTS_TABLE, StorageError, Stora
 from monktalk.xmpp.storage.sql.accounts import AccountsApplier, SqlAccounts
 from monktalk.xmpp.storage.sql.keyvalue import KeyValueApplier, SqlKeyValue
 from monktalk.xmpp.storage.sql.link import Health, Link
-from monktalk.xmpp.storage.sql.offline import OfflineApplier, SqlOffline
+from monktalk.xmpp.storage.sql.messages import MessagesApplier
+from monktalk.xmpp.storage.sql.offline import SqlMessages
 from monktalk.xmpp.storage.sql.reader import ReaderPool
+from monktalk.xmpp.storage.sql.sessions import SqlSessions
 from monktalk.xmpp.storage.sql.writer import Writer
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class SqlStorage(TableRegistry):
         gather: seconds for which the writer waits for more when few writes are queued.
         statement_timeout: seconds after which the database gives a statement up; a database that has not
             answered three seconds later is considered dead.
+        patience: seconds for which operations wait while the database is away or overloaded; with none, they
+            fail at once.
         now: the time in seconds since 1970.
 
     Raises:
@@ -59,6 +63,7 @@ class SqlStorage(TableRegistry):
         queue_bytes: int = 64 * 1024 * 1024,
         gather: float = 0.002,
         statement_timeout: float = STATEMENT_TIMEOUT,
+        patience: float = 0.0,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._name = describe_url(url)
@@ -69,24 +74,26 @@ class SqlStorage(TableRegistry):
         self._queue_limit = queue_limit
         self._queue_bytes = queue_bytes
         self._gather = gather
+        self._patience = patience
         self._writer: Writer | None = None
         self._reader: ReaderPool | None = None
         self._watch: asyncio.TimerHandle | None = None
-        keyvalues, accounts, offline = KeyValueApplier(), AccountsApplier(), OfflineApplier(now)
-        self._appliers = (keyvalues, accounts, offline)
+        keyvalues, accounts, messages = KeyValueApplier(), AccountsApplier(), MessagesApplier(now)
+        self._appliers = (keyvalues, accounts, messages)
         super().__init__(SqlKeyValue(self._write, self._read, keyvalues, now))
         self._accounts = SqlAccounts(self._write, self._read, accounts, now=now, announce=self.announce)
-        self._offline = SqlOffline(self._write, self._read, offline, now)
+        self._messages = SqlMessages(self._write, self._read, messages, now)
+        self._sessions = SqlSessions(self._write, self._read, messages)
 
     @property
     def offline(self) -> MessageStore:
         """See `Storage.offline`."""
-        return cast("MessageStore", self._offline)
+        return self._messages
 
     @property
     def sessions(self) -> SessionStore:
         """See `Storage.sessions`."""
-        raise StorageError("sessions cannot be written down in SQL yet")
+        return self._sessions
 
     @property
     def accounts(self) -> AccountStore:
@@ -97,7 +104,7 @@ class SqlStorage(TableRegistry):
         """See `Storage.start`."""
         if self._writer is not None:
             raise StorageError("the storage has been started already")
-        self._reader = ReaderPool(self._links[1:], self._health, limit=self._queue_limit)
+        self._reader = ReaderPool(self._links[1:], self._health, limit=self._queue_limit, patience=self._patience)
         self._writer = Writer(
             self._links[0],
             self._health,
@@ -105,10 +112,11 @@ class SqlStorage(TableRegistry):
             limit=self._queue_limit,
             limit_bytes=self._queue_bytes,
             gather=self._gather,
+            patience=self._patience,
         )
         self._tick()
         try:
-            state = await self._reader.submit(migrate.state_of)
+            state = await self._reader.submit(migrate.state_of, patient=False)
         except StorageUnavailable:
             log.warning("database_unavailable_at_start", database=self._name)
             return

@@ -3,6 +3,9 @@
 While one commit is on its way to the disk and to the standby, the next group gathers. A write is answered when
 its transaction is durable. When a group fails because of one write, its writes are tried again, each behind a
 savepoint of its own, so that the others are not harmed.
+
+With patience, writes wait while the database is away, and a group that failed for no fault of its own is tried again.
+When its commit was interrupted, so that it may have taken place, only those are that can be repeated without harm.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import queue
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -21,7 +25,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
-from monktalk.xmpp.storage.sql.link import PROBE_INTERVAL, Failure, RequestRefused, brief, classify, post
+from monktalk.xmpp.storage.sql.link import (
+    PROBE_INTERVAL,
+    Busy,
+    Failure,
+    RequestRefused,
+    Uncertain,
+    Unreachable,
+    brief,
+    classify,
+    post,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +47,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 MAX_GROUP: Final = 256
-"""Writes in one transaction. Bounds the advisory locks that a transaction holds (see sql/offline.py)."""
-
+"""Writes in one transaction. Bounds the advisory locks that a transaction holds (see sql/messages.py)."""
 
 FEW: Final = 32
 """With fewer writes queued than this, the writer waits a moment for more."""
@@ -60,6 +73,10 @@ class Applier(Protocol):
         """What has been applied since `begin` is durable, or was rolled back, or (rarely) nobody knows."""
         ...
 
+    def repeat(self, request: Any) -> bool:
+        """Nobody knows whether a request was carried out: whether it can be repeated all the same, without harm."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class _Write:
@@ -67,6 +84,7 @@ class _Write:
     request: Any
     size: int
     future: asyncio.Future[Any]
+    until: float
 
 
 class Writer:
@@ -80,6 +98,7 @@ class Writer:
         limit: writes queued at most.
         limit_bytes: sum of the sizes of queued writes at most.
         gather: seconds to wait for more when few are queued.
+        patience: seconds for which writes wait while the database is away.
     """
 
     def __init__(
@@ -91,6 +110,7 @@ class Writer:
         limit: int,
         limit_bytes: int,
         gather: float,
+        patience: float = 0.0,
     ) -> None:
         self._link = link
         self._health = health
@@ -98,11 +118,14 @@ class Writer:
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._gather = gather
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Write | _Signal] = queue.SimpleQueue()
         self.queued = 0
         self._queued_bytes = 0
+        self._waiting: deque[_Write] = deque()  # the thread's own: taken from the queue, and not decided yet
         self._next_probe = 0.0
+        self._next_attempt = 0.0
         self.open = True
         self.writes = 0
         self.transactions = 0
@@ -115,14 +138,14 @@ class Writer:
         future: asyncio.Future[Any] = self._loop.create_future()
         if not self.open:
             future.set_exception(StorageUnavailable("the storage is closed"))
-        elif self._health.down:
+        elif self._health.down and not self._patience:
             future.set_exception(StorageUnavailable("the database is away"))
         elif self.queued >= self._limit or self._queued_bytes + size > self._limit_bytes:
             future.set_exception(StorageUnavailable("too many writes are waiting for the database"))
         else:
             self.queued += 1
             self._queued_bytes += size
-            self._queue.put(_Write(applier, request, size, future))
+            self._queue.put(_Write(applier, request, size, future, time.monotonic() + self._patience))
         return future
 
     async def close(self, patience: float) -> bool:
@@ -136,48 +159,97 @@ class Writer:
     def _run(self) -> None:
         going = True
         while going:
-            group, going = self._take()
-            if group:
-                outcomes = self._commit(group)
-                post(self._loop, self._deliver, group, outcomes)
+            going = self._take()
             if self._health.down and going:
                 self._probe()
+            if not self._held() or not going:
+                self._commit_waiting(everything=not going)
+            self._give_up()
         self._link.close()
 
-    def _take(self) -> tuple[list[_Write], bool]:
-        """Wait for writes, or until it is time for a probe; False when nothing will come any more."""
-        group: list[_Write] = []
+    def _held(self) -> bool:
+        """Whether it is too early for an attempt to write."""
+        return self._health.down or time.monotonic() < self._next_attempt
+
+    def _take(self) -> bool:
+        """Wait for writes, or until it is time for a probe or an attempt; False when nothing will come any more."""
         try:
-            item = self._queue.get(timeout=PROBE_INTERVAL if self._health.down else None)
-            if isinstance(item, _Write) and self._queue.qsize() < FEW:
-                time.sleep(self._gather)
-            while isinstance(item, _Write):
-                group.append(item)
-                if len(group) == MAX_GROUP:
-                    return group, True
+            if self._held():
+                item = self._queue.get(timeout=PROBE_INTERVAL)
+            elif self._waiting:
+                item = self._queue.get_nowait()
+            else:
+                item = self._queue.get()
+                if isinstance(item, _Write) and self._queue.qsize() < FEW:
+                    time.sleep(self._gather)
+            while item is not _Signal.END:
+                if isinstance(item, _Write):
+                    self._waiting.append(item)
+                if len(self._waiting) >= MAX_GROUP and not self._health.down:
+                    return True
                 item = self._queue.get_nowait()
         except queue.Empty:
-            return group, True
-        return group, item is not _Signal.END
+            return True
+        return False
+
+    def _give_up(self) -> None:
+        """Answer those whose patience is over, while the database is away."""
+        now = time.monotonic()
+        group: list[_Write] = []
+        while self._waiting and self._health.down and self._waiting[0].until <= now:
+            group.append(self._waiting.popleft())
+        self._answer(group, [StorageUnavailable("the database is away") for _ in group])
+
+    def _commit_waiting(self, *, everything: bool) -> None:
+        while self._waiting:
+            group = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
+            try:
+                self._answer(group, self._commit(group))
+            except StorageUnavailable as error:
+                self._failed(group, error)
+            if not everything:
+                return
 
     def _commit(self, group: list[_Write]) -> list[Any]:
         if self._health.down:
-            return [StorageUnavailable("the database is away") for _ in group]
+            raise Unreachable("the database is away")
         try:
-            outcomes = self._in_transaction(group, one_by_one=False)
-        except StorageUnavailable as error:
-            return [StorageUnavailable(str(error)) for _ in group]
+            return self._in_transaction(group, one_by_one=False)
+        except StorageUnavailable:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever one write did wrong, the others must not suffer
             log.warning("group_commit_failed", writes=len(group), problem=brief(error))
-        else:
-            return outcomes
         try:
             return self._in_transaction(group, one_by_one=True)
-        except StorageUnavailable as error:
-            return [StorageUnavailable(str(error)) for _ in group]
+        except StorageUnavailable:
+            raise
         except Exception as error:
             log.exception("write_failed", writes=len(group))
-            return [StorageUnavailable(brief(error)) for _ in group]
+            raise StorageUnavailable(brief(error)) from error
+
+    def _failed(self, group: list[_Write], error: StorageUnavailable) -> None:
+        """Keep those writes for another attempt that can be repeated, and answer the others."""
+        again: list[_Write] = []
+        lost: list[_Write] = []
+        if isinstance(error, Busy):
+            self._next_attempt = time.monotonic() + PROBE_INTERVAL
+        for write in group:
+            (again if self._may_repeat(write, error) else lost).append(write)
+        self._waiting.extendleft(reversed(again))
+        if again:
+            log.warning("writes_repeated", writes=len(again), problem=str(error))
+        self._answer(lost, [StorageUnavailable(str(error)) for _ in lost])
+
+    def _may_repeat(self, write: _Write, error: StorageUnavailable) -> bool:
+        if not self.open or time.monotonic() >= write.until:
+            return False
+        if isinstance(error, Uncertain):
+            return write.applier.repeat(write.request)
+        return isinstance(error, Unreachable | Busy)
+
+    def _answer(self, group: list[_Write], outcomes: list[Any]) -> None:
+        if group:
+            post(self._loop, self._deliver, group, outcomes)
 
     def _in_transaction(self, group: list[_Write], *, one_by_one: bool) -> list[Any]:
         apply = self._apply_one_by_one if one_by_one else self._apply_together

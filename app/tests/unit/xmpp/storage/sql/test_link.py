@@ -40,8 +40,9 @@ def dbapi_error(state: str | None, *, invalidated: bool = False) -> DBAPIError:
         (dbapi_error("23505"), Failure.REQUEST),
         (dbapi_error("40P01"), Failure.REQUEST),  # the loser of a deadlock
         (dbapi_error("54000"), Failure.REQUEST),  # too long for an index
-        (dbapi_error("57014"), Failure.REFUSED),  # statement timeout
-        (dbapi_error("53100"), Failure.REFUSED),  # the disk is full
+        (dbapi_error("57014"), Failure.BUSY),  # statement timeout
+        (dbapi_error("53100"), Failure.BUSY),
+        (dbapi_error("55P03"), Failure.BUSY),  # a lock that somebody holds for too long  # the disk is full
         (dbapi_error("42P01"), Failure.REFUSED),  # no such table
         (PoolTimeout(), Failure.REFUSED),
     ],

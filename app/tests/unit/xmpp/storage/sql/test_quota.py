@@ -11,7 +11,9 @@ from sqlalchemy import Connection, Engine, event, text
 from monktalk.common.clock import ManualClock
 from monktalk.db import migrate
 from monktalk.db.engine import create_engine, for_writing, write_transaction
-from monktalk.xmpp.storage.sql.offline import RECOUNT_AFTER, RECOUNT_FULL_AFTER, Append, OfflineApplier
+from monktalk.xmpp.storage.sql.messages import MessagesApplier
+from monktalk.xmpp.storage.sql.quota import RECOUNT_AFTER, RECOUNT_FULL_AFTER
+from monktalk.xmpp.storage.sql.requests import Append
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +26,7 @@ class Mailboxes:
 
     def __init__(self, engine: Engine, clock: ManualClock) -> None:
         self.engine = engine
-        self.applier = OfflineApplier(clock.now, clock.monotonic)
+        self.applier = MessagesApplier(clock.now, clock.monotonic)
         self.counts = 0
         event.listen(engine, "before_cursor_execute", self._note)
 
