@@ -66,7 +66,7 @@ class Tables:
         self.sessions: Final[dict[int, _Session]] = {}
         self._boxes: dict[tuple[str, str], dict[int, _Row]] = {}
         self._given: dict[int, dict[int, _Row]] = {}
-        self._known: dict[tuple[str, int], int] = {}
+        self._known: dict[tuple[str, int], list[_Row]] = {}
         self._last_id = 0
         self._last_session = 0
 
@@ -76,14 +76,15 @@ class Tables:
         row.id = self._last_id
         self._put(row)
         if row.source is not None:
-            self._known[row.source] = self._known.get(row.source, 0) + 1
+            self._known.setdefault(row.source, []).append(row)
 
     def drop(self, row: _Row) -> None:
         """Delete a row."""
         self._take(row)
         if row.source is not None:
-            self._known[row.source] -= 1
-            if not self._known[row.source]:
+            rows = self._known[row.source]
+            rows.remove(row)
+            if not rows:
                 del self._known[row.source]
 
     def give(self, row: _Row, session: int | None, out_seq: int = 0) -> None:
@@ -95,9 +96,9 @@ class Tables:
             row.id = self._last_id
         self._put(row)
 
-    def knows(self, source: tuple[str, int] | None) -> bool:
-        """Whether there is a message of this origin and number."""
-        return source in self._known
+    def known(self, source: tuple[str, int] | None) -> list[_Row]:
+        """All rows of this origin and number."""
+        return self._known.get(source, []) if source is not None else []
 
     def waiting(self, host: str, user: str) -> list[_Row]:
         """The mailbox, expired messages left out."""
@@ -169,7 +170,7 @@ class MemoryMessages:
 
         def work() -> bool:
             tables = self._tables
-            if tables.knows(source):
+            if tables.known(source):
                 return True
             if len(tables.box(host, user)) >= limit:
                 self._drop(row for row in tables.box(host, user) if _expired(row, tables.now()))
@@ -200,8 +201,9 @@ class MemoryMessages:
             tables = self._tables
             if any(session not in tables.sessions for session, _ in sessions):
                 return Delivered.SUPERSEDED
-            if tables.knows((origin, number)):
-                return Delivered.DUPLICATE
+            known = [(row.session, row.out_seq) for row in tables.known((origin, number))]
+            if known:
+                return Delivered.STORED if known == list(sessions) else Delivered.DUPLICATE
             for session, out_seq in sessions:
                 source = (origin, number)
                 tables.add(_Row(0, host, user, bytes(stanza), stamp, expires, source, session, out_seq))
