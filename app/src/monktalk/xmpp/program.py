@@ -25,6 +25,7 @@ from monktalk.xmpp.core.server import Server
 from monktalk.xmpp.modules import ALL
 from monktalk.xmpp.net.listener import Connections
 from monktalk.xmpp.net.ports import Ports
+from monktalk.xmpp.net.readiness import DRAINING, READY, STARTING, STOPPING, ReadinessEndpoint
 from monktalk.xmpp.net.tls import TlsContexts, TlsError, read_certificates
 from monktalk.xmpp.storage.open import open_storage
 
@@ -32,10 +33,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from monktalk.common.config import Change, Config
+    from monktalk.xmpp.net.tls import Certificate
 
 log = get_logger(__name__)
 
 _FIRST_SYSTEMD_SOCKET = 3
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration that can be taken over: nothing of it has to be read any more."""
+
+    config: Config
+    certificates: dict[str, Certificate]
 
 
 @dataclass
@@ -47,7 +57,7 @@ class ReloadReport:
 
 
 class Program:
-    """One server process."""
+    """One server process. ``draining`` is set once it should get no new connections, though it still takes them."""
 
     def __init__(self, path: Path, config: Config, ready_file: Path | None = None) -> None:
         self.path = path
@@ -60,6 +70,9 @@ class Program:
         self.connections: Connections | None = None
         self.ports: Ports | None = None
         self.control = ControlSocket(self)
+        self.readiness = ReadinessEndpoint(lambda: self.state)
+        self.draining = False
+        self._started = False
         self._ready_file = ready_file
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -87,6 +100,7 @@ class Program:
             await self._shut_down()
 
     async def _start(self) -> None:
+        await self.readiness.change(self.config.section("readiness"))
         await self.server.start()
         self.connections = Connections(self.server)
         self.ports = Ports(self.connections, self.tls)
@@ -96,6 +110,21 @@ class Program:
     def stop(self) -> None:
         """Ask :meth:`run` to end."""
         self._stopping.set()
+
+    async def drain(self) -> None:
+        """Have load balancers send new connections elsewhere; those that come all the same are served."""
+        self.draining = True
+        log.info("draining")
+        _notify(f"STATUS={self._summary()}")
+
+    @property
+    def state(self) -> str:
+        """What the readiness endpoint answers."""
+        if self._stopping.is_set():
+            return STOPPING
+        if not self._started:
+            return STARTING
+        return DRAINING if self.draining else READY
 
     async def _shut_down(self) -> None:
         log.info("stopping")
@@ -107,10 +136,12 @@ class Program:
         await self.server.stop()
         if self.connections is not None:
             await self.connections.close()
+        self.readiness.close()
         if self._ready_file is not None:
             self._ready_file.unlink(missing_ok=True)
 
     def _report_ready(self) -> None:
+        self._started = True
         log.info("ready", hosts=",".join(self.server.hosts), pid=os.getpid())
         _notify("READY=1", f"STATUS={self._summary()}")
         if self._ready_file is None:
@@ -149,7 +180,7 @@ class Program:
 
     def _summary(self) -> str:
         count = len(self.server.hosts)
-        return f"serving {count} host{'' if count == 1 else 's'}"
+        return f"{'draining' if self.draining else 'serving'} {count} host{'' if count == 1 else 's'}"
 
     async def reload(self) -> ReloadReport:
         """Read the file again and apply what can change at run time. No session is dropped, but of removed hosts.
@@ -158,24 +189,26 @@ class Program:
         """
         async with self._reloading:
             assert self.ports is not None
-            config = configuration.read(self.path)
+            prepared = prepare(configuration.read(self.path))
+            config = prepared.config
+            report = changes(self._started_with, self.config, config)
+            readiness = await self.readiness.open(config.section("readiness"))
             try:
-                certificates = read_certificates(config)
-            except TlsError as error:  # replaced since the file was checked
-                raise ConfigError([config.problem(("tls",), "certificate", str(error))]) from None
-            report = ReloadReport(
-                applied=[_name(change) for change in self.config.diff(config) if not change.restart],
-                restart_needed=[_name(change) for change in self._started_with.diff(config) if change.restart],
-            )
-            await self.ports.change(config.sections("listen", "c2s"))
-            self.tls.use(certificates)
-            await self._apply(config)
+                await self.ports.change(config.sections("listen", "c2s"))
+            except OSError:
+                if readiness is not None:
+                    readiness.close()
+                raise
+            self.readiness.use(config.section("readiness"), readiness)
+            await self.apply(prepared)
             log.info("reloaded", applied=len(report.applied), restart_needed=",".join(report.restart_needed))
             return report
 
-    async def _apply(self, config: Config) -> None:
+    async def apply(self, prepared: Prepared) -> None:
+        """Take a configuration over, but for its listeners."""
         assert self.connections is not None
-        server = self.server
+        config, server = prepared.config, self.server
+        self.tls.use(prepared.certificates)
         self.config = server.config = config
         log_setup.set_level(config.section("general").loglevel)
         self.connections.limits = config.section("limits")
@@ -191,6 +224,22 @@ class Program:
             else:
                 await server.reload_host(host)
                 await reload_modules(host, ALL)
+
+
+def prepare(config: Config) -> Prepared:
+    """Read what the configuration refers to. Raises :class:`ConfigError`."""
+    try:
+        return Prepared(config, read_certificates(config))
+    except TlsError as error:  # replaced since the file was checked
+        raise ConfigError([config.problem(("tls",), "certificate", str(error))]) from None
+
+
+def changes(started_with: Config, old: Config, new: Config) -> ReloadReport:
+    """What a reload from ``old`` to ``new`` means for a server that was started with another configuration still."""
+    return ReloadReport(
+        applied=[_name(change) for change in old.diff(new) if not change.restart],
+        restart_needed=[_name(change) for change in started_with.diff(new) if change.restart],
+    )
 
 
 def _name(change: Change) -> str:

@@ -19,6 +19,7 @@ from monktalk.common import logging as log_setup
 from monktalk.common.config import ConfigError
 from monktalk.common.jid import JID
 from monktalk.xmpp import configuration, program
+from monktalk.xmpp.core.server import Server
 from monktalk.xmpp.net.tls import TlsError
 from monktalk.xmpp.program import Program
 from tests.support.accounts import Account
@@ -542,3 +543,72 @@ async def test_a_bug_in_a_reload_by_signal_is_logged(server, caplog, monkeypatch
     os.kill(os.getpid(), signal.SIGHUP)
     await server.until(lambda: bool(logged(caplog, "reload_failed")), "the bug is logged")
     assert await alive(await server.login())
+
+
+# -- readiness ---------------------------------------------------------------------------------------------------------
+
+
+async def state_of(port: int | None) -> str:
+    """What a load balancer hears."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    writer.write(b"GET /ready HTTP/1.1\r\n\r\n")
+    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    return f"{head.split()[1]} {body.strip()}"
+
+
+async def test_load_balancers_hear_when_to_send_nobody(tmp_path, manager):
+    running = Running(tmp_path)
+    running.configure("[readiness]\nport = 0\n")
+    await running.start()
+    assert await state_of(running.program.readiness.port) == "200 ready"
+    client = await running.login()
+    await running.program.drain()
+    assert await state_of(running.program.readiness.port) == "503 draining"
+    assert "STATUS=draining 2 hosts" in manager()
+    assert await alive(client)
+    assert await alive(await running.login()), "who comes all the same is served"
+    running.program.stop()
+    assert await state_of(running.program.readiness.port) == "503 stopping"
+    await running.stop()
+    assert running.program.readiness.port is None
+
+
+async def test_nobody_is_sent_before_everything_is_ready(tmp_path, monkeypatch):
+    running = Running(tmp_path)
+    port = free_port()
+    running.configure(f"[readiness]\nport = {port}\n")
+    seen: list[str] = []
+    real = Server.start
+
+    async def start(server: Server) -> None:
+        seen.append(await state_of(port))
+        await real(server)
+
+    monkeypatch.setattr(Server, "start", start)
+    await running.start()
+    assert seen == ["503 starting"]
+    await running.stop()
+
+
+async def test_a_reload_turns_the_endpoint_on_and_off(server):
+    port = free_port()
+    server.configure(f"[readiness]\nport = {port}\n")
+    report = await server.program.reload()
+    assert set(report.applied) >= {"readiness.port"}
+    assert await state_of(port) == "200 ready"
+    server.configure()
+    await server.program.reload()
+    with pytest.raises(ConnectionRefusedError):
+        await state_of(port)
+
+
+async def test_a_refused_reload_leaves_the_endpoint_as_it_was(server):
+    port = free_port()
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        listen = f"[[listen.c2s]]\naddress = '{LOOPBACK}'\nport = {taken.getsockname()[1]}\n"
+        server.configure(f"[readiness]\nport = {port}\n", listen=listen)
+        with pytest.raises(OSError, match="can't listen"):
+            await server.program.reload()
+    with pytest.raises(ConnectionRefusedError):
+        await state_of(port)

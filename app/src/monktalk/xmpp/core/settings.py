@@ -64,6 +64,16 @@ LISTEN_C2S = Section(
     multiple=True,
 )
 
+READINESS = Section(
+    ("readiness",),
+    "Where a load balancer asks by HTTP whether the server takes new connections: `GET /ready`, and `GET /live`.",
+    (
+        Option("address", Kind.STRING, "127.0.0.1", doc="The address to listen on."),
+        Option("port", Kind.INTEGER, None, minimum=0, maximum=65535, doc="The TCP port; without one nobody can ask."),
+        Option("allowed", Kind.NETWORKS, ("127.0.0.0/8", "::1/128"), doc="The networks that may ask."),
+    ),
+)
+
 TLS = Section(
     ("tls",),
     "The certificate. A host may have its own, chosen by the name that the client asks for (SNI).",
@@ -231,6 +241,7 @@ CONTACTS = Section(
 CORE_SECTIONS = (
     GENERAL,
     LISTEN_C2S,
+    READINESS,
     TLS,
     AUTH,
     DATABASE,
