@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.cluster import Cluster, ClusterServer
 from tests.support.server import Server
 from tests.support.stack import AuthService, XmppServer
 
 if TYPE_CHECKING:
     from tests.support.accounts import Account
     from tests.support.toml import Table
+
+WORKERS = int(os.environ.get("MONKTALK_TEST_WORKERS", "1"))
+"""With more than one, the tests at wire level run on a cluster, each client at the next worker."""
 
 _servers = pytest.StashKey[list[Server]]()
 
@@ -24,6 +29,7 @@ class Farm:
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         self._factory = factory
         self._programs: dict[str, XmppServer] = {}
+        self._clusters: dict[str, Cluster] = {}
         self.auth = AuthService(factory.mktemp("auth"))
         self.auth.start()
         self.auth.add_administrator()
@@ -39,9 +45,22 @@ class Farm:
         self._programs[key] = program
         return program
 
+    def server(self, overrides: Table) -> Server:
+        """What a test asks for: one server or, where all tests are to run on a cluster, its workers taking turns."""
+        if WORKERS < 2:
+            return Server(self.program(overrides))
+        key = json.dumps(overrides, sort_keys=True)
+        cluster = self._clusters.get(key)
+        if cluster is None:
+            cluster = Cluster(self._factory.mktemp("cluster"), self.auth, overrides, workers=WORKERS)
+            self._clusters[key] = cluster.start()
+        return ClusterServer(cluster)
+
     def close(self) -> None:
         """Stop everything. Servers end in good order, and have not logged a password of all those that they saw."""
         statuses = {str(program.config): program.stop() for program in self._programs.values()}
+        for number, cluster in enumerate(self._clusters.values()):
+            statuses |= {f"cluster {number}": status for status in cluster.stop()}
         self.auth.program.stop()
         wrong = {config: status for config, status in statuses.items() if status != 0}
         assert not wrong, f"servers ended with another status than 0: {wrong}"
@@ -64,7 +83,7 @@ async def server_with(farm: Farm, request: pytest.FixtureRequest) -> AsyncIterat
     opened: list[Server] = request.node.stash.setdefault(_servers, [])
 
     def start(overrides: Table | None = None) -> Server:
-        server = Server(farm.program(overrides or {}))
+        server = farm.server(overrides or {})
         opened.append(server)
         return server
 

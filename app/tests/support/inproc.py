@@ -35,6 +35,7 @@ from monktalk.xmpp.storage.memory import MemoryStorage
 if TYPE_CHECKING:
     from monktalk.xmpp.core.auth.provider import AuthProvider
     from monktalk.xmpp.core.module import Module
+    from monktalk.xmpp.core.relay import Uplink
 
 HOST = "capulet.example"
 OTHER_HOST = "montague.example"
@@ -145,6 +146,10 @@ class ScriptedLink:
 
     def authenticated(self) -> None:
         """No limits change here."""
+
+    def relay(self, uplink: Uplink) -> None:
+        """Other workers are not part of it."""
+        raise NotImplementedError
 
     def bindings(self) -> dict[str, bytes]:
         """There is no TLS to bind to."""

@@ -19,7 +19,7 @@ from monktalk.common.config import ConfigError
 from monktalk.common.logging import get_logger
 from monktalk.xmpp import configuration
 from monktalk.xmpp.admin.control import ControlSocket
-from monktalk.xmpp.cluster.local import LocalBus
+from monktalk.xmpp.cluster.open import open_bus
 from monktalk.xmpp.core.loader import reload_modules
 from monktalk.xmpp.core.server import Server
 from monktalk.xmpp.modules import ALL
@@ -66,7 +66,7 @@ class Program:
         self.tls = TlsContexts()
         self.tls.load(config)
         storage = open_storage(config.section("database").url)
-        self.server = Server(config, ALL, storage, LocalBus(), self.tls)
+        self.server = Server(config, ALL, storage, open_bus(config.section("cluster")), self.tls)
         self.connections: Connections | None = None
         self.ports: Ports | None = None
         self.control = ControlSocket(self)

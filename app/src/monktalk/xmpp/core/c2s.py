@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
     from monktalk.xmpp.core.host import VirtualHost
+    from monktalk.xmpp.core.relay import Uplink
     from monktalk.xmpp.core.server import Server
     from monktalk.xmpp.core.session import Session
 
@@ -54,6 +55,7 @@ class ClientStream:
         "_login",
         "_opened",
         "_task",
+        "_uplink",
         "host",
         "id",
         "lang",
@@ -81,6 +83,7 @@ class ClientStream:
         self._login: Login | None = None
         self._task: asyncio.Task[None] | None = None
         self._backlog: deque[Event] | None = None
+        self._uplink: Uplink | None = None
 
     # -- input ---------------------------------------------------------------------------------------------------
 
@@ -248,15 +251,40 @@ class ClientStream:
 
     def authenticated(self, user: str, success: bytes) -> None:
         """SASL has succeeded: send ``success`` and expect a new header (RFC 6120 section 6.4.6)."""
-        if self._closed:
-            return
         assert self.host is not None
+        if self._closed:
+            self.host.left(user)
+            return
         self.host.arriving[self] = user
         self.user = user
         self._login = None
         self.link.write(success)
         self.link.authenticated()
         self._restart()
+
+    @property
+    def closed(self) -> bool:
+        """The stream has ended."""
+        return self._closed
+
+    def relayed(self, uplink: Uplink) -> None:
+        """The client has authenticated, and its user's home is another worker, which serves it from now on."""
+        self._login = None
+        self._epoch += 1
+        self._backlog = None
+        self._uplink = uplink
+
+    def relay_ended(self) -> None:
+        """The worker that serves the client has closed the stream."""
+        self._closed = True
+        self._uplink = None
+        self.link.close()
+        self._release("closed by the session's worker", resumable=False)
+
+    @property
+    def arrived(self) -> bool:
+        """The client has a session, here or elsewhere."""
+        return self.session is not None or self._uplink is not None
 
     def _restart(self) -> None:
         self._opened = False
@@ -295,8 +323,13 @@ class ClientStream:
 
     def _release(self, reason: str, *, resumable: bool) -> None:
         session, self.session = self.session, None
+        uplink, self._uplink = self._uplink, None
+        if uplink is not None:
+            uplink.close()
         if self.host is not None:
-            self.host.arriving.pop(self, None)
+            user = self.host.arriving.pop(self, None)
+            if user is not None and session is None:
+                self.host.left(user)
         if self._login is not None:
             self._login.close()
             self._login = None

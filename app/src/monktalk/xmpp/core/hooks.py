@@ -207,6 +207,9 @@ class HostHooks:
     undelivered_message = EventPoint[["Stanza", str]]()
     """No session takes the message for the user (the localpart). True: stored or dealt with."""
 
+    note = EventPoint[[str, str, "tuple[Any, ...]"]]()
+    """Another worker tells something about a user (the localpart) whose home is here: the topic, and what belongs to it."""
+
     host_message = EventPoint[["Stanza"]]()
     """A message for the host itself."""
 

@@ -99,7 +99,6 @@ class VirtualHost:
         resources = self.sessions.get(user)
         if resources is None:
             resources = self.sessions[user] = {}
-            self.server.bus.user_online(self.domain, user)
         resources[session.jid.resource] = session
 
     def remove_session(self, session: Session) -> bool:
@@ -111,8 +110,13 @@ class VirtualHost:
         del resources[resource]
         if not resources:
             del self.sessions[user]
-            self.server.bus.user_offline(self.domain, user)
+            self.left(user)
         return True
+
+    def left(self, user: str) -> None:
+        """A session of the user, or a stream that was about to become one, has gone: perhaps nobody of his is here now."""
+        if not self.server.bus.alone and user not in self.sessions and user not in self.arriving.values():
+            self.server.bus.leave(self.domain, user)
 
     def takes_messages(self, session: Session) -> None:
         """The session has become available with a priority of zero or more: the user's others note since when."""
@@ -121,7 +125,7 @@ class VirtualHost:
                 other.sm.note_newcomer(session.jid.resource)
 
     def user_sessions(self, user: str) -> list[Session]:
-        """The user's sessions on this process, in the order of their binding."""
+        """The user's sessions, in the order of their binding."""
         return list(self.sessions.get(user, _NOBODY).values())
 
     def arrivals(self, user: str) -> list[ClientStream]:
@@ -143,6 +147,21 @@ class VirtualHost:
         """Deliver a stanza whose recipient is of this host.
 
         Raises :class:`StanzaError` where the sender is to be told that nobody takes it.
+        """
+        if not self.carried(stanza):
+            self.deliver_here(stanza)
+
+    def carried(self, stanza: Stanza) -> bool:
+        """Whether the recipient's home is another worker; then the stanza is on its way there."""
+        exchange, recipient = self.server.exchange, stanza.recipient
+        if exchange is None or recipient is None or not recipient.local or recipient.local in self.sessions:
+            return False
+        return exchange.carry(self, stanza)
+
+    def deliver_here(self, stanza: Stanza) -> None:
+        """Deliver a stanza for the host, or for a user whose home is this server, or who has none.
+
+        Raises as :meth:`deliver`.
         """
         if stanza.name == MESSAGE:
             self.deliver_message(stanza)
@@ -197,12 +216,7 @@ class VirtualHost:
             self.undelivered(stanza, user)
 
     def undelivered(self, stanza: Stanza, user: str) -> None:
-        """No session of this process takes the message.
-
-        Raises :class:`StanzaError` when the user has none elsewhere, and no module takes it either.
-        """
-        if self.server.bus.forward(self.domain, user, stanza.raw):
-            return
+        """No session takes the message. Raises :class:`StanzaError` when no module takes it either."""
         if not self.hooks.undelivered_message(stanza, user):
             raise StanzaError("service-unavailable")
 

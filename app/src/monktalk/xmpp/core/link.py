@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from monktalk.xmpp.core.relay import Uplink
 
 
 class Link(Protocol):
@@ -32,6 +35,9 @@ class Link(Protocol):
 
     def authenticated(self) -> None:
         """Apply the limits for authenticated clients from now on."""
+
+    def relay(self, uplink: Uplink) -> None:
+        """Hand what comes from now on to ``uplink``, as bytes, instead of to the stream."""
 
     def bindings(self) -> dict[str, bytes]:
         """Channel bindings of the TLS connection by type; empty without TLS."""
@@ -76,6 +82,9 @@ class ClosedLink:
         """Nothing comes any more."""
 
     def authenticated(self) -> None:
+        """Nothing comes any more."""
+
+    def relay(self, uplink: Uplink) -> None:
         """Nothing comes any more."""
 
     def bindings(self) -> dict[str, bytes]:

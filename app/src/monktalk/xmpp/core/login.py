@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 
 from monktalk.common.jid import JID
 from monktalk.common.logging import get_logger
+from monktalk.xmpp.cluster.bus import BusDown
 from monktalk.xmpp.core.auth.errors import AuthUnavailable
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol import sasl
@@ -143,6 +144,12 @@ class Login:
         if disabled:
             self._send_failure(sasl.SaslFailure("account-disabled"))
             return
+        try:
+            home = None if server.bus.alone else await server.bus.arrive(host.domain, success.username)
+        except BusDown as error:
+            log.warning("home_unknown", host=host.domain, reason=str(error))
+            self._send_failure(sasl.SaslFailure("temporary-auth-failure", "try again later"))
+            return
         server.throttle.succeeded(stream.peer, JID.of(success.username, host.domain).bare)
         server.metrics.logins.inc()
         server.storage.accounts.seen(host.domain, success.username, server.clock.now())
@@ -154,7 +161,12 @@ class Login:
             stream=stream.id,
         )
         text = "" if success.data is None else sasl.encode(success.data)
-        stream.authenticated(success.username, f"<success xmlns='{ns.SASL}'>{text}</success>".encode())
+        answer = f"<success xmlns='{ns.SASL}'>{text}</success>".encode()
+        if home is None:
+            stream.authenticated(success.username, answer)
+        else:
+            host.arriving.pop(stream, None)
+            server.hub.relays.pass_on(stream, success.username, home, answer)
 
     def _refuse(self, failure: sasl.SaslFailure) -> None:
         """Answer a failure that says nothing about an account at once, any other one after a delay."""

@@ -11,6 +11,7 @@ from monktalk.common.logging import get_logger
 from monktalk.xmpp.core.auth.client import AuthClients
 from monktalk.xmpp.core.auth.provider import AuthProvider
 from monktalk.xmpp.core.auth.throttle import LoginThrottle
+from monktalk.xmpp.core.exchange import Exchange
 from monktalk.xmpp.core.host import VirtualHost
 from monktalk.xmpp.core.iq import IqDispatcher
 from monktalk.xmpp.core.loader import load_modules, unload_modules
@@ -69,6 +70,8 @@ class Server:
         self.iq = IqDispatcher(self)
         self.auth_clients = AuthClients()
         self.hosts: dict[str, VirtualHost] = {}
+        self.hub = Exchange(self)
+        self.exchange: Exchange | None = None if bus.alone else self.hub
         self.metrics = Telemetry(self)
         self.resumable: dict[str, Session] = {}
         self.away: dict[Session, asyncio.TimerHandle] = {}
@@ -81,7 +84,7 @@ class Server:
     async def start(self) -> None:
         """Open the storage and load all hosts."""
         await self.storage.start()
-        await self.bus.start()
+        await self.bus.start(self.hub)
         self.storage.on_invalidate = lambda *what: self.bus.notify("invalidate", *what)
         self.bus.on_notice("invalidate", lambda _topic, what: self.storage.invalidate(*what))
         for domain in self.config.section("general").hosts:
@@ -129,6 +132,7 @@ class Server:
             await host.auth.close()
         if self._request_timer is not None:
             self._request_timer.cancel()
+        self.hub.close()
         await self.bus.close()
         await self.storage.close()
 
@@ -206,7 +210,12 @@ class Server:
     def send_to(self, jid: JID, raw: bytes) -> bool:
         """Send a stanza that the server has made to the session with that full JID; False when there is none."""
         host = self.hosts.get(jid.domain)
-        session = host.sessions.get(jid.local, {}).get(jid.resource) if host is not None else None
+        if host is None:
+            return False
+        resources = host.sessions.get(jid.local)
+        if resources is None:
+            return self.exchange is not None and self.exchange.carry_raw(host, jid, raw)
+        session = resources.get(jid.resource)
         if session is None:
             return False
         session.send(raw)

@@ -182,7 +182,8 @@ class Session:
             raise StanzaError("bad-request", "an IQ needs an id")
         recipient = stanza.recipient
         if recipient is None or (recipient.domain == self.host.domain and not (recipient.resource and recipient.local)):
-            self.host.server.iq.handle(self.host, stanza, self)
+            if not self.host.carried(stanza):
+                self.host.server.iq.handle(self.host, stanza, self)
         else:
             kind = stanza.attributes.get("type")
             if kind in ("get", "set"):

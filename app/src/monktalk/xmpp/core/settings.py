@@ -238,6 +238,48 @@ CONTACTS = Section(
     per_host=True,
 )
 
+CLUSTER = Section(
+    ("cluster",),
+    "Workers and nodes that serve the same users. Without a bus the server is alone.",
+    (
+        Option(
+            "workers",
+            Kind.INTEGER,
+            1,
+            minimum=0,
+            maximum=256,
+            restart=True,
+            doc="Worker processes of this node; 0 is one a core. More than one need a bus.",
+        ),
+        Option(
+            "bus",
+            Kind.CHOICE,
+            "none",
+            choices=("none", "nats"),
+            restart=True,
+            doc="How workers and nodes reach each other: `nats`, through NATS servers.",
+        ),
+        Option(
+            "servers",
+            Kind.STRINGS,
+            ("127.0.0.1:4222",),
+            restart=True,
+            doc="NATS servers as `host:port`, the node's own first: the next ones are for when it is away.",
+        ),
+        Option("name", Kind.STRING, "monktalk", restart=True, doc="The cluster's name; its members have the same."),
+        Option("node", Kind.STRING, None, restart=True, doc="This node's name; by default the name of the machine."),
+        Option("user", Kind.STRING, "", restart=True, doc="The user that the NATS servers know."),
+        Option("password", Kind.STRING, "", secret=True, restart=True, doc="His password."),
+        Option(
+            "ca",
+            Kind.PATH,
+            None,
+            restart=True,
+            doc="The authorities (PEM) whose certificates the NATS servers must have; without it there is no TLS.",
+        ),
+    ),
+)
+
 CORE_SECTIONS = (
     GENERAL,
     LISTEN_C2S,
@@ -249,4 +291,5 @@ CORE_SECTIONS = (
     HOST,
     STREAM_MANAGEMENT,
     CONTACTS,
+    CLUSTER,
 )

@@ -15,6 +15,7 @@ from monktalk.xmpp.net.proxy import BadHeader, HeaderReader
 from monktalk.xmpp.protocol.stream import XmlStream
 
 if TYPE_CHECKING:
+    from monktalk.xmpp.core.relay import Uplink
     from monktalk.xmpp.net.listener import ClientListener
     from monktalk.xmpp.net.tls import TlsLayer
     from monktalk.xmpp.protocol.errors import StreamError
@@ -46,6 +47,7 @@ class TcpConnection(asyncio.Protocol):
         "_throttled",
         "_tls",
         "_transport",
+        "_uplink",
         "_xml",
         "accepted",
         "active",
@@ -78,7 +80,8 @@ class TcpConnection(asyncio.Protocol):
         self.stalled = 0
         self._caught_up: asyncio.Future[None] | None = None
         self._allowance: int = listener.limits.burst_unauthenticated
-        self._xml = XmlStream(listener.server.parsers, listener.limits.stanza_size_unauthenticated)
+        self._uplink: Uplink | None = None
+        self._xml: XmlStream | Uplink = XmlStream(listener.server.parsers, listener.limits.stanza_size_unauthenticated)
         self.stream: ClientStream
 
     # -- asyncio -------------------------------------------------------------------------------------------------
@@ -212,9 +215,13 @@ class TcpConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read as fast as it is written to."""
         self.stalled = self._listener.tick or 1
+        if self._uplink is not None:
+            self._uplink.stalled(True)
 
     def resume_writing(self) -> None:
         """The client has caught up."""
+        if self._uplink is not None and self.stalled:
+            self._uplink.stalled(False)
         self.stalled = 0
         waiting, self._caught_up = self._caught_up, None
         if waiting is not None:
@@ -299,6 +306,11 @@ class TcpConnection(asyncio.Protocol):
         self.logged_in = True
         self._xml.max_bytes = limits.stanza_size
         self._allowance = limits.burst
+
+    def relay(self, uplink: Uplink) -> None:
+        """Hand what comes from now on to ``uplink``."""
+        self._xml.close()
+        self._xml = self._uplink = uplink
 
     def bindings(self) -> dict[str, bytes]:
         """Channel bindings of the TLS connection."""

@@ -94,7 +94,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         deadline, newest = loop.time() + _ARRIVAL_SECONDS, self.tick - 1
         while loop.time() < deadline and any(  # noqa: ASYNC110 - an event would cost something at every login
-            connection.accepted >= newest and connection.stream.session is None for connection in self._logging_in
+            connection.accepted >= newest and not connection.stream.arrived for connection in self._logging_in
         ):
             await asyncio.sleep(_ARRIVAL_PAUSE)
 
@@ -191,7 +191,7 @@ class Connections:
             if connection.accepted > oldest:
                 break
             del self._logging_in[connection]
-            if connection.stream.session is None:
+            if not connection.stream.arrived:
                 connection.fail(StreamError("connection-timeout", "logging in has taken too long"))
 
     def _end_late_closes(self) -> None:

@@ -7,7 +7,7 @@ forwarded as they came; :meth:`Stanza.tree` builds a tree only for a module that
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol import xmltree
@@ -37,10 +37,11 @@ class Stanza:
     ``attributes`` are those of the element, by name (``xml:lang`` by its qualified name). ``raw`` is the element's
     serialisation, which needs no declaration outside itself but ``xmlns='jabber:client'``. ``payloads`` are the
     qualified names of its children. ``sender`` and ``recipient`` are set by the core when it has checked them;
-    ``recipient`` stays None for a stanza without ``to``.
+    ``recipient`` stays None for a stanza without ``to``. ``receipt`` is the core's, where the sender waits for an
+    acknowledgement.
     """
 
-    __slots__ = ("_parsed", "_tree", "attributes", "name", "payloads", "raw", "recipient", "sender")
+    __slots__ = ("_parsed", "_tree", "attributes", "name", "payloads", "raw", "receipt", "recipient", "sender")
 
     sender: JID
     recipient: JID | None
@@ -50,6 +51,7 @@ class Stanza:
         self.attributes = attributes
         self.raw = raw
         self.payloads = payloads
+        self.receipt: Any = None
         self._tree: xmltree.Element | None = None
         self._parsed = b""  # what the tree was made of
 
@@ -159,6 +161,7 @@ class Stanza:
             copy.sender = self.sender
         if hasattr(self, "recipient"):
             copy.recipient = self.recipient
+        copy.receipt = self.receipt
         return copy
 
     def _rebuilt(self, attributes: dict[str, str]) -> Stanza:

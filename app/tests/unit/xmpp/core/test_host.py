@@ -75,16 +75,16 @@ async def test_a_session_whose_place_another_one_has_is_not_removed(server):
     assert server.host.sessions == {}
 
 
-async def test_the_bus_hears_of_the_first_and_of_the_last_session_of_a_user(server, monkeypatch):
-    heard: list[tuple[str, str, str]] = []
+async def test_the_bus_hears_when_the_last_session_of_a_user_has_ended(server, monkeypatch):
+    left: list[tuple[str, str]] = []
     bus = server.server.bus
-    monkeypatch.setattr(bus, "user_online", lambda host, user: heard.append(("online", host, user)))
-    monkeypatch.setattr(bus, "user_offline", lambda host, user: heard.append(("offline", host, user)))
+    monkeypatch.setattr(bus, "alone", False, raising=False)
+    monkeypatch.setattr(bus, "leave", lambda host, user: left.append((host, user)))
     clients = [server.login("romeo", "desk"), server.login("romeo", "phone")]
-    assert heard == [("online", HOST, "romeo")]
-    for client in clients:
-        client.send("</stream:stream>")
-    assert heard == [("online", HOST, "romeo"), ("offline", HOST, "romeo")]
+    clients[0].send("</stream:stream>")
+    assert left == []
+    clients[1].send("</stream:stream>")
+    assert left == [(HOST, "romeo")]
 
 
 async def test_sessions_can_end_while_somebody_goes_through_all_of_them(server):

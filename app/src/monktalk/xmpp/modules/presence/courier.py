@@ -38,12 +38,14 @@ class Courier:
             raise StanzaError("remote-server-not-found", f"{domain} can't be reached from here")
 
     def online(self, jid: str) -> VirtualHost | None:
-        """The host of an account (a bare JID) if it has a session there; None when there is nobody to send anything to."""
+        """The host of an account (a bare JID) if it may have a session; None when there is nobody to send anything to."""
         local, at, domain = jid.partition("@")
         if not at:
             return None
         host = self.peer(domain)
-        return host if host is not None and local in host.sessions else None
+        if host is None or (local not in host.sessions and host.server.exchange is None):
+            return None
+        return host
 
     def route(self, stanza: Stanza) -> None:
         """Route what the server sends in a user's name: there is nobody who could be told that it does not arrive."""

@@ -54,6 +54,9 @@ The contact's server deals with it meanwhile, in a time that would tell whether 
 FAREWELL_RETRIES: Final = (1.0, 5.0, 15.0, 60.0)
 """Seconds after which a roster is asked for again, to tell contacts that a session has ended."""
 
+_ANNOUNCED: Final = "presence.announced"
+"""The topic of a note that a subscriber of a user has come online."""
+
 _PRE_APPROVAL: Final = f"<sub xmlns='{ns.PRE_APPROVAL}'/>".encode()
 
 
@@ -154,7 +157,8 @@ class Presence(Module):
         self._courier.demand(contact.domain)
         item = roster.items.get(contact.bare)
         module = self._at(contact)
-        if module is None or contact.bare == stanza.sender.bare or (item is not None and item.to):
+        elsewhere = self.host.server.exchange is not None and contact.local not in self.host.sessions
+        if module is None or elsewhere or contact.bare == stanza.sender.bare or (item is not None and item.to):
             self.host.server.route(stanza, self.host)
             return self._settled(contact)
         module._probes.answer_stranger(stanza)  # noqa: SLF001 - the same class
@@ -232,8 +236,24 @@ class Presence(Module):
                 jid = JID.parse(contact)
                 module = self._at(jid)
                 if module is not None:
-                    module._probes.announced(jid.local, session.jid)  # noqa: SLF001 - the same class
+                    module.announced(jid.local, session.jid)
         self._subscriptions.remind(session, roster)
+
+    def announced(self, user: str, watcher: JID) -> None:
+        """A resource that is subscribed to ``user``, as its own roster says, has come online."""
+        exchange = self.host.server.exchange
+        if exchange is None or user in self.host.sessions:
+            self._probes.announced(user, watcher)
+        else:
+            exchange.tell(self.host, user, _ANNOUNCED, watcher.full)
+
+    @HostHooks.note.handler()
+    def told(self, user: str, topic: str, arguments: tuple[Any, ...]) -> bool:
+        """Another worker tells of a subscriber who has come online there."""
+        if topic != _ANNOUNCED:
+            return False
+        self._probes.announced(user, JID.parse(arguments[0]))
+        return True
 
     def _depart(self, session: Session, farewell: Stanza, roster: Roster) -> None:
         """Unavailable presence (section 4.5.2), which goes to those who were sent directed presence as well."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from monktalk.common.config import Kind, Option
 from monktalk.xmpp.core.hooks import HostHooks
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 QUERY: Final = ns.qname(ns.ROSTER, "query")
 _VERSIONING: Final = f"<ver xmlns='{ns.ROSTER_VERSIONING}'/>".encode()
+_PUSH: Final = "roster.push"
+"""The topic of a note that a contact of a user has changed."""
+
 _numbers = itertools.count(1)
 
 
@@ -180,6 +183,17 @@ class RosterModule(Module):
         for session in self.host.user_sessions(user):
             if session.interested:
                 session.send(wire.push(session.jid, next(_numbers), item, version))
+        exchange = self.host.server.exchange
+        if exchange is not None and user not in self.host.sessions:
+            exchange.tell(self.host, user, _PUSH, item, version)
+
+    @HostHooks.note.handler()
+    def told(self, user: str, topic: str, arguments: tuple[Any, ...]) -> bool:
+        """Another worker has changed the roster of a user whose resources are here."""
+        if topic != _PUSH:
+            return False
+        self._push(user, *arguments[:2])
+        return True
 
     # -- requests --------------------------------------------------------------------------------------------------
 

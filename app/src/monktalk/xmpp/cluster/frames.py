@@ -1,0 +1,38 @@
+"""What workers send each other, as bytes: lists of frames, packed by msgpack.
+
+A frame is a tuple that begins with a number saying what it is. Everybody on the bus is a worker of the same cluster, but
+perhaps one of another release: frames of an unknown kind are left aside, further fields at the end are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgpack
+
+Frame = tuple[Any, ...]
+"""The kind, and what belongs to it."""
+
+MAX_BATCH: Final = 512 * 1024
+"""Bytes of stanzas in one message on the bus, but for a stanza that is larger itself."""
+
+
+class FrameError(ValueError):
+    """The bytes are no frames."""
+
+
+def pack(frames: list[Frame]) -> bytes:
+    """The bytes of frames."""
+    packed: bytes = msgpack.packb(frames, use_bin_type=True)
+    return packed
+
+
+def unpack(data: bytes) -> list[Frame]:
+    """The frames in bytes; sequences come back as tuples. Raises :class:`FrameError`."""
+    try:
+        frames = msgpack.unpackb(data, raw=False, use_list=False)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise FrameError(f"what came over the bus is no msgpack: {error}") from None
+    if not isinstance(frames, tuple) or not all(isinstance(frame, tuple) and frame for frame in frames):
+        raise FrameError("what came over the bus is no list of frames")
+    return list(frames)

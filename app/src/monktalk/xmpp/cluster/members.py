@@ -1,0 +1,165 @@
+"""Who is there: every worker says so several times a second, and is gone when it has not for a while.
+
+Nothing is decided by votes. That a worker seems gone only leads to attempts to take its users over, which the storage refuses
+when it is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from monktalk.common.logging import get_logger
+from monktalk.xmpp.cluster import frames
+from monktalk.xmpp.cluster.bus import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from monktalk.common.clock import Clock
+    from monktalk.xmpp.cluster.nats.connection import Nats
+    from monktalk.xmpp.cluster.nats.wire import Message
+    from monktalk.xmpp.cluster.subjects import Subjects
+
+log = get_logger(__name__)
+
+BEAT_SECONDS: Final = 0.3
+"""How often a worker says that it is there."""
+
+GONE_SECONDS: Final = 1.5
+"""A worker that has been silent for so long is gone."""
+
+FORGET_SECONDS: Final = 3600.0
+"""So long it is known that a worker was there; if it comes back by then, both sides have missed something."""
+
+_BEAT, _HELLO, _BYE = 0, 1, 2
+
+
+class Members:
+    """The workers of the cluster.
+
+    Args:
+        nats: the connection.
+        subjects: the names on it.
+        me: this worker.
+        sessions: tells how many sessions are here.
+        clock: the time.
+        joined: called for a worker that was not there before (or ``came_back``, after it had been gone).
+        gone: called for one that is not there any more.
+    """
+
+    def __init__(
+        self,
+        nats: Nats,
+        subjects: Subjects,
+        me: Peer,
+        sessions: Callable[[], int],
+        clock: Clock,
+        *,
+        joined: Callable[[str, bool], None],
+        gone: Callable[[str], None],
+    ) -> None:
+        self._nats = nats
+        self._subject = subjects.beats
+        self._me = me
+        self._sessions = sessions
+        self._clock = clock
+        self._joined = joined
+        self._gone = gone
+        self._peers: dict[str, tuple[Peer, float]] = {}
+        self._missing: dict[str, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self.draining = False
+        nats.subscribe(self._subject, self._receive)
+
+    def start(self) -> None:
+        """Begin to beat, and ask the others to say at once that they are there."""
+        self._say(_HELLO)
+        self._later()
+
+    def stop(self) -> None:
+        """Say good-bye."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._say(_BYE)
+
+    def hello(self) -> None:
+        """Ask the others to say at once that they are there."""
+        self._say(_HELLO)
+
+    def own(self) -> Peer:
+        """This worker as it is now."""
+        return replace(self._me, sessions=self._sessions(), draining=self.draining)
+
+    def all(self) -> list[Peer]:
+        """All workers, this one included, sorted by node and number."""
+        peers = [self.own(), *(peer for peer, _ in self._peers.values())]
+        return sorted(peers, key=lambda peer: (peer.node, peer.number, peer.started))
+
+    def there(self, worker: str) -> bool:
+        """Whether that worker is there, as far as we know."""
+        return worker in self._peers or worker == self._me.name
+
+    def lost(self, worker: str) -> None:
+        """A message has not found that worker: it is gone."""
+        if self._peers.pop(worker, None) is not None:
+            self._missing[worker] = self._clock.monotonic()
+            log.warning("worker_gone", worker=worker, reason="it takes no frames any more")
+            self._gone(worker)
+
+    def _later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
+
+    def _beat(self) -> None:
+        self._later()
+        self._say(_BEAT)
+        now = self._clock.monotonic()
+        if not self._nats.connected:
+            # Nobody can be heard: that says nothing about the others.
+            self._peers = {name: (peer, now) for name, (peer, _) in self._peers.items()}
+            return
+        for name, (_, heard) in list(self._peers.items()):
+            if now - heard > GONE_SECONDS:
+                del self._peers[name]
+                self._missing[name] = now
+                log.warning("worker_gone", worker=name, reason=f"silent for {now - heard:.1f} s")
+                self._gone(name)
+        for name, since in list(self._missing.items()):
+            if now - since > FORGET_SECONDS:
+                del self._missing[name]
+
+    def _say(self, what: int) -> None:
+        me = self.own()
+        facts = (me.name, me.node, me.number, me.version, me.started, me.sessions, me.draining)
+        self._nats.publish(self._subject, frames.pack([(what, *facts)]))
+
+    def _receive(self, message: Message) -> None:
+        try:
+            (frame,) = frames.unpack(message.payload)
+            what, peer = frame[0], _peer(frame[1:])
+        except ValueError as error:
+            log.error("beat_refused", reason=str(error))
+            return
+        known = peer.name in self._peers
+        if what == _BYE:
+            if known:
+                del self._peers[peer.name]
+                log.info("worker_left", worker=peer.name)
+                self._gone(peer.name)
+            return
+        self._peers[peer.name] = (peer, self._clock.monotonic())
+        if what == _HELLO:
+            self._say(_BEAT)
+        if not known:
+            came_back = self._missing.pop(peer.name, None) is not None
+            log.info("worker_came_back" if came_back else "worker_joined", worker=peer.name)
+            self._joined(peer.name, came_back)
+
+
+def _peer(facts: tuple[Any, ...]) -> Peer:
+    if len(facts) < 7:
+        raise ValueError("a beat has seven facts")
+    name, node, number, version, started, sessions, draining = facts[:7]
+    return Peer(str(name), str(node), int(number), str(version), float(started), int(sessions), bool(draining))

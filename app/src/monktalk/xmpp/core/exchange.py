@@ -1,0 +1,230 @@
+"""Stanzas to and from the other workers of a cluster. A server that is alone has none of this."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from monktalk.common.jid import JID
+from monktalk.common.logging import get_logger
+from monktalk.xmpp.core.iq import STORAGE_DOWN
+from monktalk.xmpp.core.receipt import Receipt
+from monktalk.xmpp.core.relay import KINDS as RELAY_KINDS
+from monktalk.xmpp.core.relay import Relays
+from monktalk.xmpp.protocol.errors import StanzaError, StreamError
+from monktalk.xmpp.protocol.stanza import PRESENCE, Stanza
+from monktalk.xmpp.storage.interfaces import StorageUnavailable
+
+if TYPE_CHECKING:
+    from monktalk.xmpp.core.host import VirtualHost
+    from monktalk.xmpp.core.server import Server
+
+log = get_logger(__name__)
+
+STANZA, NOTE = 1, 2
+"""Kinds of frames for a user's home: a stanza for him, and what modules tell each other about him."""
+
+SETTLED: Final = 3
+"""The kind of frame that says that the effect of a stanza is durable."""
+
+SETTLE_SECONDS: Final = 1.0
+"""A message whose effect is not durable by then is put into the recipient's mailbox: its worker may be dead."""
+
+_BROADCAST: Final = (None, "unavailable")
+"""Types of presence that nobody is told of when they find nobody."""
+
+
+class _Sent(NamedTuple):
+    """A message of a user here that went to another worker and is not durable yet."""
+
+    host: VirtualHost
+    stanza: Stanza
+    receipt: Receipt
+    deadline: float
+
+
+class Exchange:
+    """The traffic between this server and the other workers. Implements :class:`monktalk.xmpp.cluster.bus.Hub`."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._bus = server.bus
+        self.relays = Relays(server)
+        self._sent: dict[tuple[str, int], _Sent] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- stanzas that leave --------------------------------------------------------------------------------------
+
+    def carry(self, host: VirtualHost, stanza: Stanza) -> bool:
+        """Send a stanza to the home of its recipient, a user of ``host``; False when that is here."""
+        recipient = stanza.recipient
+        assert recipient is not None
+        domain, user = host.domain, recipient.local
+        if self._bus.is_home(domain, user):
+            return False
+        receipt = stanza.receipt
+        origin, number = ("", 0) if receipt is None else (receipt.origin, receipt.number)
+        fields = (
+            stanza.name,
+            stanza.attributes,
+            stanza.raw,
+            stanza.payloads,
+            stanza.sender.full,
+            recipient.full,
+            origin,
+            number,
+        )
+        if stanza.name == PRESENCE and stanza.attributes.get("type") in _BROADCAST:
+            self._bus.cast(domain, user, STANZA, fields)
+            return True
+        if receipt is not None and receipt.origin:
+            self._remember(host, stanza, receipt)
+        self._bus.to_user(domain, user, STANZA, fields)
+        return True
+
+    def carry_raw(self, host: VirtualHost, recipient: JID, raw: bytes) -> bool:
+        """Send a stanza that the server has made to the home of a user; False when that is here."""
+        if not recipient.local or self._bus.is_home(host.domain, recipient.local):
+            return False
+        stanza = Stanza.from_bytes(raw)
+        sender = stanza.attributes.get("from")
+        stanza.sender = JID.parse(sender) if sender else host.jid
+        stanza.recipient = recipient
+        return self.carry(host, stanza)
+
+    def _remember(self, host: VirtualHost, stanza: Stanza, receipt: Receipt) -> None:
+        receipt.hold()
+        deadline = self._server.clock.monotonic() + SETTLE_SECONDS
+        self._sent[receipt.origin, receipt.number] = _Sent(host, stanza, receipt, deadline)
+        self._tick_later()
+
+    def tell(self, host: VirtualHost, user: str, topic: str, *arguments: Any) -> None:
+        """Tell a module at the home of a user that is not here; nobody is told when he has none."""
+        if not self._bus.is_home(host.domain, user):
+            self._bus.cast(host.domain, user, NOTE, (topic, *arguments))
+
+    # -- what comes ----------------------------------------------------------------------------------------------
+
+    def user_frame(self, worker: str, host: str, user: str, kind: int, fields: tuple[Any, ...]) -> None:
+        """A frame for a user whose home is here."""
+        found = self._server.hosts.get(host)
+        if found is None:
+            return
+        if kind == STANZA:
+            stanza = _stanza(fields)
+            origin, number = fields[6], fields[7]
+            if origin:
+                stanza.receipt = Receipt(origin, number, lambda: self._bus.send(worker, SETTLED, origin, number))
+            self._deliver(found, stanza)
+        elif kind == NOTE:
+            found.hooks.note(user, fields[0], fields[1:])
+
+    def homeless(self, host: str, user: str, kind: int, fields: tuple[Any, ...], *, certain: bool) -> None:
+        """A frame for a user without a home: what is for users who are away is done here."""
+        found = self._server.hosts.get(host)
+        if found is None or kind != STANZA:
+            return
+        stanza = _stanza(fields)
+        sent = self._sent.pop((fields[6], fields[7]), None)
+        if sent is not None:
+            stanza.receipt = sent.receipt
+        self._deliver(found, stanza)
+
+    def _deliver(self, host: VirtualHost, stanza: Stanza) -> None:
+        """Deliver as if the stanza came from here."""
+        receipt: Receipt | None = stanza.receipt
+        try:
+            host.deliver_here(stanza)
+        except StanzaError as error:
+            self._server.bounce(stanza, error)
+        except StorageUnavailable:
+            self._server.bounce(stanza, STORAGE_DOWN)
+        finally:
+            if receipt is not None:
+                receipt.release()
+
+    def worker_frame(self, worker: str, kind: int, fields: tuple[Any, ...]) -> None:
+        """A frame for this worker."""
+        if kind == SETTLED:
+            sent = self._sent.pop((fields[0], fields[1]), None)
+            if sent is not None:
+                sent.receipt.release()
+        elif kind in RELAY_KINDS:
+            self.relays.frame(worker, kind, fields)
+        else:
+            log.debug("frame_unknown", worker=worker, kind=kind)
+
+    def _tick(self) -> None:
+        """Put messages whose fate is unknown for too long into the mailbox; if they were delivered, that is known there."""
+        self._timer = None
+        now = self._server.clock.monotonic()
+        while self._sent:
+            name, sent = next(iter(self._sent.items()))
+            if sent.deadline > now:
+                self._tick_later()
+                return
+            del self._sent[name]
+            log.debug("message_not_settled", to=sent.stanza.recipient)
+            self._keep(sent)
+
+    def _keep(self, sent: _Sent) -> None:
+        assert sent.stanza.recipient is not None
+        try:
+            if not sent.host.hooks.undelivered_message(sent.stanza, sent.stanza.recipient.local):
+                raise StanzaError("service-unavailable")
+        except StanzaError as error:
+            self._server.bounce(sent.stanza, error)
+        except StorageUnavailable:
+            self._server.bounce(sent.stanza, STORAGE_DOWN)
+        finally:
+            sent.receipt.release()
+
+    def _tick_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS / 4, self._tick)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- the cluster ---------------------------------------------------------------------------------------------
+
+    def sessions(self) -> int:
+        """How many sessions there are here."""
+        return sum(len(resources) for host in self._server.hosts.values() for resources in host.sessions.values())
+
+    def connected(self, connected: bool) -> None:
+        """The bus works, or does not: without it nobody hears of what others write."""
+        self._server.storage.trust_cache(connected)
+
+    def news_lost(self) -> None:
+        """Notices may have been missed."""
+        self._server.storage.invalidate_all()
+
+    def worker_gone(self, worker: str) -> None:
+        """A worker is gone."""
+        self.relays.worker_gone(worker)
+
+    def hand_over(self, host: str, user: str, worker: str) -> None:
+        """The user has an older home: his clients here connect anew, and find that one."""
+        found = self._server.hosts.get(host)
+        if found is None:
+            return
+        error = StreamError("system-shutdown", "the account is served elsewhere")
+        for stream in found.arrivals(user):
+            stream.fail(error)
+        for session in found.user_sessions(user):
+            if session.stream is not None:
+                session.stream.fail(error)
+            session.end("the user has another home")
+        self._bus.leave(host, user)
+
+
+def _stanza(fields: tuple[Any, ...]) -> Stanza:
+    name, attributes, raw, payloads, sender, recipient = fields[:6]
+    stanza = Stanza(name, dict(attributes), raw, payloads)
+    stanza.sender = JID.parse(sender)
+    stanza.recipient = JID.parse(recipient)
+    return stanza

@@ -1,0 +1,97 @@
+"""Several workers that serve the same users: real servers on one database and one NATS server."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from tests.support.nats import NatsServer
+from tests.support.server import CLEAR, HOST, Server
+from tests.support.stack import AuthService, XmppServer
+from tests.support.toml import Table, merged
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
+    from tests.support.client import Client
+
+
+class Cluster:
+    """The programs. ``workers`` are servers of their own, each on its own ports."""
+
+    def __init__(
+        self,
+        directory: Path,
+        auth: AuthService,
+        overrides: Table | None = None,
+        *,
+        workers: int = 2,
+        database_url: str | None = None,
+    ) -> None:
+        self.nats = NatsServer(directory)
+        url = database_url or f"sqlite:///{directory / 'cluster.db'}"
+        self.workers = [
+            XmppServer(directory / f"worker{number}", auth, merged(self._options(number), overrides or {}), url)
+            for number in range(workers)
+        ]
+
+    def _options(self, number: int) -> Table:
+        host, port = self.nats.address
+        return {"cluster": {"bus": "nats", "servers": [f"{host}:{port}"], "node": f"node{number}"}}
+
+    def start(self) -> Cluster:
+        """Start everything and wait until it is ready."""
+        self.nats.start()
+        for worker in self.workers:
+            worker.launch()
+        return self
+
+    def stop(self) -> list[int]:
+        """End everything in good order; returns the exit codes of the workers that ran."""
+        statuses = [worker.stop() for worker in self.workers if worker.running]
+        self.nats.stop()
+        return statuses
+
+
+class ClusterServer(Server):
+    """A cluster as one test sees it: every client connects to the worker after the one before it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.workers[0])
+        self.cluster = cluster
+        self._views = [Server(worker) for worker in cluster.workers]
+        self._next = itertools.cycle(self._views)
+
+    def at(self, number: int) -> Server:
+        """The worker of that number, for clients that are to connect there."""
+        return self._views[number]
+
+    async def connect(
+        self,
+        transport: str = CLEAR,
+        *,
+        host: str = HOST,
+        name: str = "client",
+        required: bool = False,
+        context: ssl.SSLContext | None = None,
+        source: str | None = None,
+    ) -> Client:
+        """A connection to the next worker."""
+        return await next(self._next).connect(
+            transport, host=host, name=name, required=required, context=context, source=source
+        )
+
+    @property
+    def log(self) -> str:
+        """What the workers have logged since the test began."""
+        return "".join(view.log for view in self._views)
+
+    def story(self) -> str:
+        """The conversations of the test's clients."""
+        return "\n\n".join(view.story() for view in self._views)
+
+    async def close(self) -> None:
+        """Close all connections; fail when a worker has logged a programming error meanwhile."""
+        for view in self._views:
+            await view.close()
