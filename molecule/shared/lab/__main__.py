@@ -63,6 +63,17 @@ def _link(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _split(arguments: argparse.Namespace) -> int:
+    lab = state.require(state.current_name())
+    network.split(lab, [[lab.host(name) for name in side.split(",")] for side in arguments.side])
+    return 0
+
+
+def _heal(_arguments: argparse.Namespace) -> int:
+    network.heal(state.require(state.current_name()))
+    return 0
+
+
 def _power(arguments: argparse.Namespace) -> int:
     lab = state.require(state.current_name())
     host = lab.host(arguments.host)
@@ -101,6 +112,9 @@ def parser() -> argparse.ArgumentParser:
     command = add("link", _link, "Pull a host's network cable, or plug it in again.")
     command.add_argument("host", metavar="HOST")
     command.add_argument("state", choices=["up", "down"])
+    command = add("split", _split, "Let hosts of one side reach none of another; hosts of no side reach everybody.")
+    command.add_argument("side", nargs="+", metavar="HOST,HOST", help="hosts that still reach each other")
+    add("heal", _heal, "End the split.")
     command = add("power", _power, "Take a host's power away, or give it back and wait until it is up.")
     command.add_argument("host", metavar="HOST")
     command.add_argument("state", choices=["on", "off"])

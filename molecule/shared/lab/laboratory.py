@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from lab import access, cgroups, hosts, image, locations, network, requirements
+from lab import access, cgroups, hosts, image, kernel, locations, network, requirements
 from lab.commands import LabError
 from lab.state import Host, Lab, checked_host_names, load, load_all
 
@@ -28,6 +28,7 @@ def up(name: str, host_names: list[str]) -> Lab:
             lab = Lab(name=name, network=network.reserve(name), image=str(root), hosts=planned)
             # From here on, whatever happens, `down` finds all there is to undo.
             lab.save()
+            kernel.raise_limits()
             network.make(lab)
         access.make_key(lab)
         for host in lab.hosts:
@@ -61,6 +62,7 @@ def _destroy(nominal: Lab) -> None:
         shutil.rmtree(lab.directory, ignore_errors=True)
         network.release(lab)
         if not load_all():
+            kernel.restore_limits()
             cgroups.unmount()
             if locations.labs().is_dir() and not any(locations.labs().iterdir()):
                 locations.labs().rmdir()

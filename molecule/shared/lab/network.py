@@ -14,7 +14,7 @@ from lab.commands import LabError, run, succeeds
 from lab.state import load_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from lab.state import Host, Lab
 
@@ -112,6 +112,35 @@ def set_link(lab: Lab, host: Host, *, up: bool) -> None:
     run("ip", "link", "set", lab.interface(host), "up" if up else "down")
 
 
+def split(lab: Lab, sides: Sequence[Sequence[Host]]) -> None:
+    """Let no frame pass from one side to another, in silence; a split that is there already is replaced.
+
+    Args:
+        lab: The lab.
+        sides: Hosts that still reach each other. A host of no side reaches everybody.
+    """
+    names = [", ".join(f'"{lab.interface(host)}"' for host in side) for side in sides]
+    drops = "\n".join(
+        f"iifname {{ {one} }} oifname {{ {other} }} drop" for one in names for other in names if one != other
+    )
+    rules = f"""
+        table bridge {lab.table}
+        delete table bridge {lab.table}
+        table bridge {lab.table} {{
+            chain forward {{
+                type filter hook forward priority filter;
+                {drops}
+            }}
+        }}
+    """
+    run("nft", "-f", "-", text=rules)
+
+
+def heal(lab: Lab) -> None:
+    """End the split."""
+    succeeds("nft", "delete", "table", "bridge", lab.table)
+
+
 def remove(lab: Lab) -> None:
     """Take the network away, as much of it as there is; found by name, whatever is written down."""
     for line in run("ip", "netns", "list").splitlines():
@@ -124,6 +153,7 @@ def remove(lab: Lab) -> None:
             # The other end may have taken it along just now.
             succeeds("ip", "link", "delete", name)
     succeeds("nft", "delete", "table", "ip", lab.table)
+    heal(lab)
 
 
 def release(lab: Lab) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import access, cgroups, image, keeper, mirror, network, requirements, state
+from lab import access, cgroups, image, keeper, kernel, mirror, network, requirements, state
 from lab.commands import LabError
 from lab.state import Host, Lab
 
@@ -154,3 +154,31 @@ def test_the_inventory_says_nothing_but_the_way_in():
 def test_the_host_is_booted_in_its_own_network():
     words = keeper.command(LAB, LAB.hosts[0])
     assert f"--network-namespace-path=/run/netns/{LAB.namespace(LAB.hosts[0])}" in words
+
+
+def test_a_split_is_between_sides_and_in_both_directions(monkeypatch):
+    rules: list[str] = []
+    monkeypatch.setattr(network, "run", lambda *_, text: rules.append(text))
+    network.split(LAB, [[LAB.hosts[0]], [LAB.hosts[1]]])
+    drops = [line.strip() for line in rules[0].splitlines() if "drop" in line]
+    one, other = (f'"{LAB.interface(host)}"' for host in LAB.hosts)
+    assert drops == [
+        f"iifname {{ {one} }} oifname {{ {other} }} drop",
+        f"iifname {{ {other} }} oifname {{ {one} }} drop",
+    ]
+
+
+def test_limits_are_raised_once_and_put_back(monkeypatch, tmp_path):
+    limit = tmp_path / "max_user_instances"
+    limit.write_text("128\n")
+    monkeypatch.setattr(kernel, "_INOTIFY_INSTANCES", limit)
+    monkeypatch.setattr(kernel, "_remembered", lambda: tmp_path / ".remembered")
+    kernel.raise_limits()
+    raised = int(limit.read_text())
+    kernel.raise_limits()
+    assert raised > 128
+    assert int(limit.read_text()) == raised
+    kernel.restore_limits()
+    assert limit.read_text() == "128\n"
+    kernel.restore_limits()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["max_user_instances"]
