@@ -132,7 +132,9 @@ def _openssl(*arguments: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Make the authority of a database cluster and its hosts' certificates.")
+    parser = argparse.ArgumentParser(
+        description="Make the authority of a database cluster and its hosts' certificates."
+    )
     parser.add_argument("--folder", type=Path, required=True, help="the folder of the authority")
     parser.add_argument("--cluster", required=True, help="the name of the cluster")
     parser.add_argument("--name", action="append", default=[], help="a host's name; the first is the main one")

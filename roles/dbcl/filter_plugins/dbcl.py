@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 
 def dbcl_network(text: str) -> str:
@@ -31,7 +32,9 @@ def dbcl_endpoint(address: str, port: int) -> str:
 def dbcl_rules(databases: Iterable[Mapping[str, str]], networks: Iterable[str]) -> list[str]:
     """The rules of pg_hba.conf that let the owners of databases in: by TLS, from these networks, with a password."""
     wanted = list(networks)
-    return [f"hostssl {each['name']} {each['owner']} {network} scram-sha-256" for each in databases for network in wanted]
+    return [
+        f"hostssl {each['name']} {each['owner']} {network} scram-sha-256" for each in databases for network in wanted
+    ]
 
 
 def dbcl_epoch(text: str) -> int:
@@ -68,11 +71,11 @@ def _difference(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[s
     patch: dict[str, Any] = {}
     for name, value in wanted.items():
         present = current.get(name)
-        if isinstance(value, dict):
-            below = _difference(present if isinstance(present, dict) else {}, value)
+        if isinstance(value, Mapping):
+            below = _difference(present if isinstance(present, Mapping) else {}, value)
             if below:
                 patch[name] = below
-        elif present != value or type(present) is not type(value):
+        elif present != value or isinstance(present, bool) != isinstance(value, bool):  # 1 is not true
             patch[name] = value
     return patch
 
