@@ -102,7 +102,7 @@ async def test_a_message_twice_at_the_same_moment(storage: Storage) -> None:
         append(storage, "c"),
     )
     stored, duplicate = Delivered.STORED, Delivered.DUPLICATE
-    assert results == [stored, duplicate, True, True, True, duplicate, True, True]
+    assert list(results) == [stored, duplicate, True, True, True, duplicate, True, True]
     assert await waiting(storage) == ["b", "c", "c"]
     assert await left(storage) == {"one": [(1, "a")], "two": []}
 
@@ -126,7 +126,7 @@ async def test_a_bad_one_does_not_harm_the_others_of_its_group(storage: Storage)
         append(storage, "2", number=2),
         append(storage, "none", limit=0),
     )
-    assert results == [Delivered.STORED, Delivered.SUPERSEDED, Delivered.STORED, True, False]
+    assert list(results) == [Delivered.STORED, Delivered.SUPERSEDED, Delivered.STORED, True, False]
     assert await waiting(storage) == ["2"]
     assert await left(storage) == {"token": [(1, "1"), (2, "3")]}
 
@@ -294,7 +294,7 @@ async def test_reassigning_and_what_follows_keep_their_order(storage: Storage) -
         storage.sessions.close(one),
     )
     stored, superseded = Delivered.STORED, Delivered.SUPERSEDED
-    assert results == [stored, True, stored, stored, True, False, superseded, False]
+    assert list(results) == [stored, True, stored, stored, True, False, superseded, False]
     # The third was for a session that ended: it counts as delivered.
     assert await left(storage) == {"two": [(1, "1"), (2, "2"), (3, "4")]}
 
