@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
-from monktalk.db.engine import create_engine
 
 from checks.node import Node, inventory
 from checks.playbooks import PROJECT, Playbooks
 from checks.waiting import until
 from checks.writer import Writer
+from monktalk.db.engine import create_engine
 
 NAMES = ["dbcl-preprod01", "dbcl-preprod02", "dbcl-preprod03"]
 # What the inventory promises.

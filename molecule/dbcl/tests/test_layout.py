@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from conftest import CLUSTER, DATABASE, NAMES
+from conftest import CLUSTER, NAMES
 
 UNITS = ["etcd.service", "patroni.service", "pgbackrest.service", "dbcl-guard.service", "dbcl-check.timer"]
 
@@ -54,7 +54,7 @@ def test_strict_synchronous_replication(members):
 def test_database(members):
     row = members.sql(
         "select pg_encoding_to_char(encoding), datlocprovider, datlocale, pg_get_userbyid(datdba) from pg_database "
-        f"where datname = '{DATABASE}'"
+        "where datname = current_database()"
     )
     assert row == "UTF8|b|C.UTF-8|mongooseim"
     assert members.sql("show data_checksums") == "on"

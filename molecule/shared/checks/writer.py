@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
     from sqlalchemy import Engine
 
@@ -41,7 +42,7 @@ class Writer:
         self.acknowledged: list[int] = []
         self.failures: list[str] = []
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         with self._engine.begin() as connection:
             connection.execute(text(f"drop table if exists {TABLE}"))
             connection.execute(text(f"create table {TABLE} (number integer primary key)"))
@@ -72,12 +73,13 @@ class Writer:
 
     def _run(self) -> None:
         end = time.monotonic() + _TIME_LIMIT
+        statement = text(f"insert into {TABLE} values (:number)")  # noqa: S608 - a constant
         for number in range(_LIMIT):
             if self._stop.wait(0.01) or time.monotonic() > end:
                 return
             try:
                 with self._engine.begin() as connection:
-                    connection.execute(text(f"insert into {TABLE} values (:number)"), {"number": number})
+                    connection.execute(statement, {"number": number})
             except (DBAPIError, PoolTimeoutError) as error:
                 self.failures.append(type(error).__name__)
             else:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+
 from tests.postgres import postgres, postgres_victim  # noqa: F401 - fixtures
 
 FUNCTIONS = Path(__file__).parents[1] / "files/dbcl.sql"
