@@ -11,7 +11,7 @@ DEVELOPMENT := $(VENV)/.development
 APPLIANCE := $(VENV)/.appliance
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-appliance appliance lab-single lab-up lab-down bench docs lock clean
+.PHONY: help run test lint lint-appliance appliance lab-single lab-cluster lab-up lab-down bench docs lock clean
 
 # The lab's scenarios use the tools of the virtual environment.
 LAB := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" molecule/shared/run.sh
@@ -44,6 +44,9 @@ appliance: $(APPLIANCE) ## Install Ansible beside everything else, to install se
 
 lab-single: $(APPLIANCE) ## Test the appliance on a real systemd host made on this machine (root); LAB_NAME names it
 	@$(LAB) test single
+
+lab-cluster: $(APPLIANCE) ## The same for a cluster of eight hosts, then faults under load; RUNS=10 FAULTS=node-killed,nodes-split
+	@RUNS="$(RUNS)" FAULTS="$(FAULTS)" $(LAB) test cluster
 
 lab-up: $(APPLIANCE) ## Make that host and leave it running; prints how to log in and chat
 	@$(LAB) up single

@@ -64,7 +64,12 @@ test)
     trap 'stop 129' HUP
     trap 'stop 130' INT
     trap 'stop 143' TERM
-    setsid molecule test --scenario-name "$scenario" --destroy always &
+    if [ -x "molecule/$scenario/after.sh" ]; then
+        # shellcheck disable=SC2016 # it is the inner shell's
+        setsid sh -ec 'molecule test --scenario-name "$1" --destroy never; "molecule/$1/after.sh"' sh "$scenario" &
+    else
+        setsid molecule test --scenario-name "$scenario" --destroy always &
+    fi
     running=$!
     wait "$running"
     ;;
