@@ -37,8 +37,8 @@ class Bulk:
         """Carry out an INSERT, UPDATE or DELETE, and return how many rows it has inserted, changed or deleted.
 
         Raises:
-            DBAPIError: as SQLAlchemy raises it, but never with the values. When the connection is lost, it alone
-                is invalidated, not the others of its pool.
+            DBAPIError: as SQLAlchemy raises it; after its first line, the driver's message may quote values. When
+                the connection is lost, it alone is invalidated, not the others of its pool.
         """
         if not values:
             return 0

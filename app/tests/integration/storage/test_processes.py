@@ -102,6 +102,28 @@ async def test_forgetting_everything_after_news_were_lost(open_storage: Opener) 
     assert await two.accounts.disabled(HOST, "alice") is True
 
 
+async def test_without_trust_in_its_cache_a_process_sees_what_others_write(open_storage: Opener) -> None:
+    one, two = await open_storage(), await open_storage()
+    await table(one).put(HOST, "alice", "", "old", None)
+    await table(two).get(HOST, "alice", "")
+    assert await two.accounts.disabled(HOST, "alice") is False
+    two.trust_cache(False)
+    later = two.keyvalue("opened later", TextCodec(), cache_size=10)
+    for value in ("new", "newer"):
+        await table(one).put(HOST, "alice", "", value, None)
+        await one.keyvalue("opened later", TextCodec(), cache_size=10).put(HOST, "alice", "", value, None)
+        for store in (table(two), later):
+            found = await store.get(HOST, "alice", "")
+            assert found is not None
+            assert found.value == value
+            assert store.peek(HOST, "alice", "") is UNKNOWN
+    await one.accounts.set_disabled(HOST, "alice", True)
+    assert await two.accounts.disabled(HOST, "alice") is True
+    two.trust_cache(True)
+    await table(two).get(HOST, "alice", "")
+    assert table(two).peek(HOST, "alice", "") is not UNKNOWN
+
+
 async def test_gets_of_one_key_share_one_read(open_storage: Opener) -> None:
     storage = await open_storage()
     store = table(storage)

@@ -214,3 +214,44 @@ async def test_some_keys_can_be_invalidated(cache: ReadCache[str, str]) -> None:
     await fill(cache, a1="1", a2=None, b1="3")
     cache.invalidate_where(lambda key: key.startswith("a"))
     assert [cache.peek(key) for key in ("a1", "a2", "b1")] == [UNKNOWN, UNKNOWN, "3"]
+
+
+async def test_without_trust_every_get_reads(cache: ReadCache[str, str], database: Database) -> None:
+    await fill(cache, k="old", absent=None)
+    cache.trust(False)
+    assert cache.peek("k") is UNKNOWN
+    assert cache.peek("absent") is UNKNOWN
+    gets = [await reading(cache, "k", database) for _ in range(2)]
+    for place, read in enumerate(database.reads):
+        read.set_result(str(place))
+    # The second one may be newer than the first, so they share nothing.
+    assert await asyncio.gather(*gets) == ["0", "1"]
+    await fill(cache, k="written")
+    assert cache.peek("k") is UNKNOWN
+    assert len(cache) == 0
+
+
+async def test_trust_begins_with_nothing(cache: ReadCache[str, str], database: Database) -> None:
+    cache.trust(False)
+    before = await reading(cache, "k", database)
+    writing = cache.begin_write("w")
+    cache.trust(True)
+    cache.written("w", writing, "w")
+    shared = [await reading(cache, "k", database) for _ in range(2)]
+    assert len(database.reads) == 2
+    database.reads[0].set_result("old")
+    database.reads[1].set_result("new")
+    assert [await before, *(await asyncio.gather(*shared))] == ["old", "new", "new"]
+    assert cache.peek("k") == "new"
+    assert cache.peek("w") is UNKNOWN
+
+
+async def test_a_caller_without_trust_that_gives_up_does_not_harm_its_read(
+    cache: ReadCache[str, str], database: Database
+) -> None:
+    cache.trust(False)
+    get = await reading(cache, "k", database)
+    get.cancel()
+    await asyncio.gather(get, return_exceptions=True)
+    assert not database.reads[0].cancelled()
+    database.reads[0].set_result("value")

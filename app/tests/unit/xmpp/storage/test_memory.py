@@ -25,6 +25,8 @@ async def all_fail(storage: Storage) -> None:
         store.put("h", "o", "k", b"", None),
         storage.offline.count("h", "u"),
         storage.accounts.disabled("h", "u"),
+        storage.sessions.owners(),
+        storage.sessions.adopt("h", "u", "o"),
     ):
         with pytest.raises(StorageUnavailable):
             await call

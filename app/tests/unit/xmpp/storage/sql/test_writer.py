@@ -12,10 +12,11 @@ from sqlalchemy import Connection, text
 
 from monktalk.db.engine import create_engine
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
-from monktalk.xmpp.storage.sql.link import Health, Link
+from monktalk.xmpp.storage.sql.link import Busy, Health, Link, Uncertain, Unreachable
 from monktalk.xmpp.storage.sql.writer import MAX_GROUP, Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -141,3 +142,64 @@ async def test_closing_is_bounded(writer: Writer, recorder: Recorder) -> None:
     assert await writer.close(0.05) is False
     recorder.go.set()
     assert await writing == "done 1"
+
+
+class BreakingLink(Link):
+    """A connection that breaks once it has committed, with the errors that a test gives it."""
+
+    def __init__(self, *errors: StorageUnavailable) -> None:
+        self.errors = list(errors)
+
+    def run(self, work: Callable[[Any], Any]) -> Any:
+        outcome = work(None)
+        if self.errors:
+            raise self.errors.pop(0)
+        return outcome
+
+    def close(self) -> None:
+        pass
+
+
+class Plain(Recorder):
+    """Touches no database."""
+
+    def apply(self, connection: Connection, requests: Sequence[Any]) -> list[Any]:
+        self.groups.append(list(requests))
+        return [f"done {request}" for request in requests]
+
+
+async def results_with(patience: float, *errors: StorageUnavailable) -> tuple[list[Any], list[list[Any]]]:
+    """What becomes of two writes, the second of which is safe to be repeated, and the groups that were tried."""
+    plain = Plain()
+    writer = Writer(BreakingLink(*errors), Health(), [plain], limit=9, limit_bytes=9, gather=0.05, patience=patience)
+    writes = [writer.submit(plain, request) for request in ("once", "safe")]
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert writer.queued == 0
+    assert await writer.close(10)
+    return results, plain.groups
+
+
+@pytest.mark.parametrize("kind", [Unreachable, Busy])
+async def test_what_certainly_has_not_happened_is_tried_again(kind: type[StorageUnavailable]) -> None:
+    results, groups = await results_with(30.0, kind(""), kind(""))
+    assert results == ["done once", "done safe"]
+    assert groups == [["once", "safe"]] * 3
+
+
+async def test_what_may_have_happened_is_tried_again_where_that_does_no_harm() -> None:
+    results, groups = await results_with(30.0, Uncertain("perhaps"), Unreachable(""))
+    assert [type(results[0]), str(results[0]), results[1]] == [StorageUnavailable, "perhaps", "done safe"]
+    assert groups == [["once", "safe"], ["safe"], ["safe"]]
+
+
+@pytest.mark.parametrize("error", [Unreachable("no"), Busy("no"), Uncertain("no"), StorageUnavailable("no")])
+async def test_without_patience_nothing_is_tried_again(error: StorageUnavailable) -> None:
+    results, groups = await results_with(0.0, error)
+    assert [type(result) for result in results] == [StorageUnavailable] * 2
+    assert groups == [["once", "safe"]]
+
+
+async def test_what_the_database_refuses_is_not_tried_again() -> None:
+    results, groups = await results_with(30.0, StorageUnavailable("no such table"))
+    assert [str(result) for result in results] == ["no such table"] * 2
+    assert len(groups) == 1
