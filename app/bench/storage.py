@@ -1,7 +1,8 @@
 """`PYTHONPATH=app python -m bench.storage`: what the storage costs, on SQLite and on PostgreSQL with fsync.
 
-Two kinds of figures: wall time per operation with many at once, and CPU time of the process (event loop and
-threads together) per append that arrives at a steady rate, with the delay that this causes the event loop.
+Three kinds of figures: wall time per operation with many at once, CPU time of the process (event loop and threads
+together) per append that arrives at a steady rate, with the delay that this causes the event loop, and CPU time of the
+process and of PostgreSQL per message that is stored for a session, in groups of a given size.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import tempfile
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -77,8 +78,48 @@ async def at_a_rate(storage: SqlStorage, rate: int, seconds: float) -> tuple[flo
     return used, sorted(answers)[len(answers) // 2] * 1000, sorted(delays)[len(delays) * 99 // 100] * 1000
 
 
-async def measure(name: str, url: str, gather: float) -> None:
-    """Print the figures of one database."""
+async def in_groups(
+    storage: SqlStorage, sessions: list[int], size: int, *, counters: bool, server: Callable[[], float]
+) -> tuple[float, float, float]:
+    """Microseconds per message, for a session each: wall time, CPU time of this process, and of the server.
+
+    With `counters` the sender's and the recipient's counter follow each message, as with stream management.
+    """
+    number = 400 if size == 1 else 40 * size
+    origin = f"{size} {counters}"
+    began, cpu, served = time.perf_counter(), time.process_time(), server()
+    for first in range(0, number, size):
+        calls: list[asyncio.Future[Any]] = []
+        for message in range(first, first + size):
+            recipient = sessions[message % len(sessions)]
+            calls.append(storage.offline.deliver(HOST, "bob", STANZA, 1.0, [(recipient, message)], origin, message))
+        await asyncio.gather(*calls)
+        if counters:
+            for message in range(first, first + size):
+                calls.append(storage.sessions.handled(sessions[message % len(sessions) - 1], message))
+                calls.append(storage.sessions.acknowledged(sessions[message % len(sessions)], message))
+            await asyncio.gather(*calls)
+    used = time.perf_counter() - began, time.process_time() - cpu, server() - served
+    wall, ours, theirs = (seconds / number * 1e6 for seconds in used)
+    return wall, ours, theirs
+
+
+async def measure_delivery(name: str, storage: SqlStorage, server: Callable[[], float]) -> None:
+    """Print what messages for sessions cost."""
+    opening = [
+        storage.sessions.open(f"token of session {number}", HOST, f"user{number}", "phone", "worker", True, bytes(500))
+        for number in range(200)
+    ]
+    sessions = await asyncio.gather(*opening)
+    for counters in (False, True):
+        what = "deliver and counters" if counters else "deliver"
+        for size in (1, 32, 256):
+            wall, ours, theirs = await in_groups(storage, sessions, size, counters=counters, server=server)
+            print(f"{name:10} {f'{what}, groups of {size}':40} {wall:8.1f} µs, CPU {ours:.1f} and {theirs:.1f} µs")
+
+
+async def measure(name: str, url: str, gather: float, server: Callable[[], float] = float) -> None:
+    """Print the figures of one database; `server` tells the CPU seconds that its processes have used."""
     migrate.upgrade(url)
     storage = SqlStorage(url, gather=gather)
     await storage.start()
@@ -109,6 +150,7 @@ async def measure(name: str, url: str, gather: float) -> None:
         cpu, answer, delay = await at_a_rate(storage, rate, 2.0)
         print(f"{name:10} {f'append, {rate} a second':40} {cpu:8.1f} µs CPU, durable after {answer:.1f} ms", end="")
         print(f", loop late by {delay:.1f} ms (99 %)")
+    await measure_delivery(name, storage, server)
     await storage.close()
 
 
@@ -121,7 +163,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         uvloop.run(measure("SQLite", f"sqlite:///{directory}/bench.db", options.gather))
     with running_server(DURABLE) as server:
-        uvloop.run(measure("PostgreSQL", server.create_database(), options.gather))
+        uvloop.run(measure("PostgreSQL", server.create_database(), options.gather, server.cpu_seconds))
 
 
 if __name__ == "__main__":

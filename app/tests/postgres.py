@@ -155,6 +155,12 @@ class PostgresServer:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
+    def cpu_seconds(self) -> float:
+        """CPU time that the processes which are running now have used."""
+        assert self._process is not None, "PostgreSQL is not running"
+        ticks = sum(_cpu_ticks(pid) for pid in [self._process.pid, *_children(self._process.pid)])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def remove(self) -> None:
         """End the server and delete its files."""
         self.kill()
@@ -218,6 +224,11 @@ def _unprivileged() -> str:
 def _children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(child) for child in text.split()]
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _alive(pid: int) -> bool:
