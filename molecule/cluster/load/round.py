@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from load.crowd import NotReadyError
@@ -63,7 +63,13 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON has it."""
-        return asdict(self)
+        return {**_words(self), "findings": _words(self.findings)}
+
+
+def _words(record: Report | Findings) -> dict[str, Any]:
+    # dataclasses.asdict would count the entries of a Counter.
+    values = {each.name: getattr(record, each.name) for each in fields(record)}
+    return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
 
 
 class Round:

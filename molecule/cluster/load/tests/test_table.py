@@ -18,6 +18,14 @@ def test_a_line_for_each_round():
     assert line.split() == ["power", "off", "5", "0", "0", "0", "0", "0", "0", "0", "3.20", "s", "0.50", "s"]
 
 
+def test_a_report_as_json():
+    report = replace(GOOD, ends=Counter({"time-out": 2}), findings=Findings(bounced=Counter({"gone": 3})))
+    words = json.loads(json.dumps(report.as_json()))
+    assert words["ends"] == {"time-out": 2}
+    assert words["findings"]["bounced"] == {"gone": 3}
+    assert words["untouched"] == 0.5
+
+
 def test_nothing_to_complain_about():
     assert table.complaints(GOOD.as_json(), longest=30, longest_untouched=2) == []
 
