@@ -52,6 +52,7 @@ class PostgresServer:
 
     Args:
         settings: of the server, besides `SETTINGS`.
+        leader: a running server that this one follows, as its synchronous standby; it is started after it.
 
     Attributes:
         port: the port on 127.0.0.1.
@@ -60,7 +61,7 @@ class PostgresServer:
 
     user = "monktalk"
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None, *, leader: PostgresServer | None = None) -> None:
         self._settings = SETTINGS | dict(settings or {})
         self._binaries = find_binaries()
         # PostgreSQL refuses to run as root.
@@ -69,9 +70,12 @@ class PostgresServer:
         self._data = self._root / "data"
         self._log = self._root / "log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.password = secrets.token_urlsafe(16)
+        self.password = leader.password if leader is not None else secrets.token_urlsafe(16)
         self.port = free_port()
-        self._initialise()
+        if leader is None:
+            self._initialise()
+        else:
+            self._copy(leader)
 
     def url(self, database: str, *, hosts: str | None = None) -> str:
         """The address of a database; `hosts` replaces `127.0.0.1:port`."""
@@ -178,6 +182,17 @@ class PostgresServer:
         output, _ = process.communicate(timeout=START_TIMEOUT)
         if process.returncode:
             pytest.fail(f"initdb failed:\n{output.decode(errors='replace')}")
+
+    def _copy(self, leader: PostgresServer) -> None:
+        if self._account is not None:
+            os.chown(self._root, self._account.pw_uid, self._account.pw_gid)
+        source = f"postgresql://{self.user}:{self.password}@127.0.0.1:{leader.port}/?application_name=standby"
+        arguments = [str(self._binaries / "pg_basebackup"), "-D", str(self._data), "-d", source]
+        arguments += ["-R", "-X", "stream", "--checkpoint=fast", "--no-sync"]
+        process = self._popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output, _ = process.communicate(timeout=START_TIMEOUT)
+        if process.returncode:
+            pytest.fail(f"pg_basebackup failed:\n{output.decode(errors='replace')}")
 
     def _popen(self, arguments: list[str], **streams: object) -> subprocess.Popen[bytes]:
         options: dict[str, Any] = dict(streams)
