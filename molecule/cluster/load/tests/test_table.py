@@ -1,5 +1,7 @@
 """The table, and what is complained about."""
 
+import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
