@@ -70,7 +70,7 @@ class PostgresServer:
         self._data = self._root / "data"
         self._log = self._root / "log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.password = leader.password if leader is not None else secrets.token_urlsafe(16)
+        self.password: str = leader.password if leader is not None else secrets.token_urlsafe(16)
         self.port = free_port()
         if leader is None:
             self._initialise()

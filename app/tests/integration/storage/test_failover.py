@@ -67,10 +67,11 @@ async def test_what_was_acknowledged_is_on_the_new_leader(pair: tuple[PostgresSe
         await storage.close()
 
 
-async def test_a_message_is_not_known_before_it_is_on_the_standby(
-    pair: tuple[PostgresServer, PostgresServer],
+@pytest.mark.parametrize("what", ["append", "close"])
+async def test_what_is_found_done_is_not_reported_before_it_is_on_the_standby(
+    pair: tuple[PostgresServer, PostgresServer], what: str
 ) -> None:
-    """A commit that was cut off while it waited for the standby has its message in the table, but only there."""
+    """A commit that was cut off while it waited for the standby has taken place, but only here."""
     leader, standby = pair
     await eventually(lambda: leader.execute(STATE) == [("sync",)])
     url = leader.create_database()
@@ -78,19 +79,22 @@ async def test_a_message_is_not_known_before_it_is_on_the_standby(
     storage = SqlStorage(url, patience=30.0)
     await storage.start()
     try:
-        await storage.offline.count(HOST, "bob")
+        session = await opened(storage)
         await asyncio.to_thread(standby.stop)
-        append = storage.offline.append(HOST, "bob", b"x", 1.0, None, 10, "alice's", 1)
+        if what == "append":
+            call = storage.offline.append(HOST, "bob", b"x", 1.0, None, 10, "alice's", 1)
+        else:
+            call = storage.sessions.close(session)
         waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
         await eventually(lambda: bool(leader.execute(waits)))
         ((first,),) = leader.execute(waits)
         leader.execute(f"SELECT pg_terminate_backend({first})")
-        # The message is repeated, and found; the answer waits for the standby all the same.
+        # The attempt is repeated, and finds nothing to do; the answer waits for the standby all the same.
         await eventually(lambda: leader.execute(waits) not in ([], [(first,)]))
-        assert leader.execute("SELECT count(*) FROM offline_messages", url.rpartition("/")[2]) == [(1,)]
-        assert not append.done()
+        rows = "SELECT (SELECT count(*) FROM offline_messages), (SELECT count(*) FROM sessions)"
+        assert leader.execute(rows, url.rpartition("/")[2]) == [(1, 1) if what == "append" else (0, 0)]
+        assert not call.done()
         await asyncio.to_thread(standby.start)
-        assert await append is True
-        assert await storage.offline.count(HOST, "bob") == 1
+        assert await call is True
     finally:
         await storage.close()

@@ -17,7 +17,7 @@ import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, exists, select, text
 
 from monktalk.db.schema import offline_messages, sessions
 from monktalk.xmpp.storage.sql.adoption import Adoption
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from monktalk.xmpp.storage.sql.requests import Mailbox, Request
 
 _COLUMNS = offline_messages.c
+# PostgreSQL only: a commit waits for the standby only if its transaction has written something.
+_WRITE_SOMETHING = text("SELECT pg_logical_emit_message(true, 'monktalk', '')")
 
 
 class MessagesApplier:
@@ -90,6 +92,8 @@ class MessagesApplier:
         """See `Applier.apply`. The outcomes are what the methods of the stores return."""
         _lock_mailboxes(connection, requests)
         live = _lock_sessions(connection, requests)
+        if any(isinstance(request, Close | Reassign) and request.repeated for request in requests):
+            _be_durable(connection)
         outcomes: list[Any] = [None] * len(requests)
         for places in _parts(requests):
             for kind, work in (
@@ -188,6 +192,12 @@ class MessagesApplier:
         if request.given:
             connection.execute(delete(offline_messages).where(request.condition))
         return removed
+
+
+def _be_durable(connection: Connection) -> None:
+    """What an earlier attempt has done may not be on the standby yet, and there may be nothing left to do."""
+    if on_postgresql(connection):
+        connection.execute(_WRITE_SOMETHING)
 
 
 def _merged(former: Progress, later: Progress) -> Progress:
