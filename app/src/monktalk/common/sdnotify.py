@@ -1,9 +1,16 @@
-"""The service manager's notification protocol, sd_notify(3): a datagram of `NAME=value` lines."""
+"""The service manager: what it is told, by datagrams of `NAME=value` lines, sd_notify(3), and the sockets that it opens."""
 
 from __future__ import annotations
 
 import os
 import socket
+from typing import Final
+
+from monktalk.common.logging import get_logger
+
+log = get_logger(__name__)
+
+_FIRST_SOCKET: Final = 3
 
 
 def notify(*states: str) -> bool:
@@ -25,6 +32,22 @@ def notify(*states: str) -> bool:
         sender.connect(address)
         sender.sendall("\n".join(states).encode())
     return True
+
+
+def tell(*states: str) -> None:
+    """As :func:`notify`; what the manager thinks is no reason to stop, or not to stop in good order: a failure is logged."""
+    try:
+        notify(*states)
+    except OSError as error:
+        log.warning("manager_not_told", reason=str(error))
+
+
+def inherited_sockets() -> list[socket.socket]:
+    """Return the sockets that the service manager has opened for this process."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    return [socket.socket(fileno=_FIRST_SOCKET + index) for index in range(count)]
 
 
 def watchdog_interval() -> float | None:

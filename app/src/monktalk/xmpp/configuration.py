@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from monktalk.common.config import Config, ConfigError, Problem, Schema, load
+from monktalk.common.config import parse as parse_text
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.xmpp.core.loader import DependencyError, order
 from monktalk.xmpp.core.settings import CORE_SECTIONS
 from monktalk.xmpp.modules import ALL
 from monktalk.xmpp.net.tls import TlsContexts, TlsError
+
+if TYPE_CHECKING:
+    from monktalk.common.config import Change
 
 DEFAULT_PATH = Path("/etc/mongooseim/mongooseim.toml")
 
@@ -25,7 +32,15 @@ def read(path: Path) -> Config:
 
     Raises :class:`ConfigError` with all problems, each naming the file, the line and the key.
     """
-    config = load(path, schema())
+    return _checked(load(path, schema()))
+
+
+def parse(text: str, path: Path) -> Config:
+    """As :func:`read`, of a text that the file ``path`` had when it was read."""
+    return _checked(parse_text(text, str(path), schema(), base=path.parent))
+
+
+def _checked(config: Config) -> Config:
     problems = [
         *_check_administrators(config),
         *_check_modules(config),
@@ -89,6 +104,33 @@ def _check_tls(config: Config) -> list[Problem]:
 
 def _all_hosts_have_tls(config: Config) -> bool:
     return all(config.section("tls", host=domain).certificate for domain in config.section("general").hosts)
+
+
+@dataclass
+class ReloadReport:
+    """What a reload did: the options that changed and are in force, and those that wait for a restart."""
+
+    applied: list[str] = field(default_factory=list)
+    restart_needed: list[str] = field(default_factory=list)
+
+
+def changes(started_with: Config, old: Config, new: Config) -> ReloadReport:
+    """What a reload from ``old`` to ``new`` means for a server that was started with another configuration still."""
+    return ReloadReport(
+        applied=[_name(change) for change in old.diff(new) if not change.restart],
+        restart_needed=[_name(change) for change in started_with.diff(new) if change.restart],
+    )
+
+
+def _name(change: Change) -> str:
+    return ".".join((*change.path, change.key)).rstrip(".")
+
+
+def write_facts(ready_file: Path, facts: dict[str, Any]) -> None:
+    """Tell who waits for the file what runs here; the file is there with all of it or not at all."""
+    temporary = ready_file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(facts))
+    temporary.replace(ready_file)
 
 
 def default_path() -> Path:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import signal
-import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from monktalk.common import logging as log_setup
@@ -32,12 +30,11 @@ from monktalk.xmpp.storage.open import open_storage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from monktalk.common.config import Change, Config
+    from monktalk.common.config import Config
+    from monktalk.xmpp.configuration import ReloadReport
     from monktalk.xmpp.net.tls import Certificate
 
 log = get_logger(__name__)
-
-_FIRST_SYSTEMD_SOCKET = 3
 
 
 @dataclass(frozen=True)
@@ -48,25 +45,21 @@ class Prepared:
     certificates: dict[str, Certificate]
 
 
-@dataclass
-class ReloadReport:
-    """What a reload did: the options that changed and are in force, and those that wait for a restart."""
-
-    applied: list[str] = field(default_factory=list)
-    restart_needed: list[str] = field(default_factory=list)
-
-
 class Program:
-    """One server process. ``draining`` is set once it should get no new connections, though it still takes them."""
+    """One server process, the only one of its node or one of its workers, which are counted from 1.
 
-    def __init__(self, path: Path, config: Config, ready_file: Path | None = None) -> None:
+    ``draining`` is set once it should get no new connections, though it still takes them.
+    """
+
+    def __init__(self, path: Path, config: Config, ready_file: Path | None = None, *, worker: int = 0) -> None:
         self.path = path
         self.config = config
+        self.worker = worker
         self._started_with = config
         self.tls = TlsContexts()
         self.tls.load(config)
         storage = open_storage(config.section("database").url)
-        self.server = Server(config, ALL, storage, open_bus(config.section("cluster")), self.tls)
+        self.server = Server(config, ALL, storage, open_bus(config.section("cluster"), worker), self.tls)
         self.connections: Connections | None = None
         self.ports: Ports | None = None
         self.control = ControlSocket(self)
@@ -84,27 +77,37 @@ class Program:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self.server.spawn(self._reload_by_signal()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.server.spawn(self.reload_by_signal()))
         watchdog: asyncio.Task[None] | None = None
         try:
             async with self._reloading:
-                await self._start()
+                await self.start()
             _tune_garbage_collection()
-            self._report_ready()
+            self._started = True
+            self.report_ready()
             watchdog = loop.create_task(_feed_watchdog())
             await self._stopping.wait()
         finally:
-            _notify("STOPPING=1")
+            sdnotify.tell("STOPPING=1")
             if watchdog is not None:
                 watchdog.cancel()
             await self._shut_down()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Open everything. Raises OSError when a port can't be had."""
         await self.readiness.change(self.config.section("readiness"))
+        await self.serve()
+
+    async def serve(self) -> None:
+        """Open storage, hosts and listeners. Raises OSError when a port can't be had."""
         await self.server.start()
         self.connections = Connections(self.server)
         self.ports = Ports(self.connections, self.tls)
-        await self.ports.open(self.config.sections("listen", "c2s"), _systemd_sockets())
+        await self.listen(self.ports)
+
+    async def listen(self, ports: Ports) -> None:
+        """Open the listeners and the control socket. Raises OSError when one can't be had."""
+        await ports.open(self.config.sections("listen", "c2s"), sdnotify.inherited_sockets())
         await self.control.start(self.config.section("general").control_socket)
 
     def stop(self) -> None:
@@ -115,7 +118,7 @@ class Program:
         """Have load balancers send new connections elsewhere; those that come all the same are served."""
         self.draining = True
         log.info("draining")
-        _notify(f"STATUS={self._summary()}")
+        sdnotify.tell(f"STATUS={self._summary()}")
 
     @property
     def state(self) -> str:
@@ -140,10 +143,10 @@ class Program:
         if self._ready_file is not None:
             self._ready_file.unlink(missing_ok=True)
 
-    def _report_ready(self) -> None:
-        self._started = True
+    def report_ready(self) -> None:
+        """Tell everybody who waits for it that the server serves."""
         log.info("ready", hosts=",".join(self.server.hosts), pid=os.getpid())
-        _notify("READY=1", f"STATUS={self._summary()}")
+        sdnotify.tell("READY=1", f"STATUS={self._summary()}")
         if self._ready_file is None:
             return
         assert self.ports is not None
@@ -154,29 +157,28 @@ class Program:
             ],
             "control_socket": str(self.config.section("general").control_socket),
         }
-        temporary = self._ready_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(facts))
-        temporary.replace(self._ready_file)
+        configuration.write_facts(self._ready_file, facts)
 
     # -- reload --------------------------------------------------------------------------------------------------
 
-    async def _reload_by_signal(self) -> None:
+    async def reload_by_signal(self) -> None:
+        """Reload, and tell the service manager and the log how it went."""
         # Units of Type=notify-reload want the time, to tell the answer to this reload from an older one.
-        _notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        sdnotify.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             await self.reload()
         except (ConfigError, OSError) as error:
             lines = str(error).splitlines()
             for line in lines:
                 log.error("reload_refused", reason=line)
-            _notify(
+            sdnotify.tell(
                 "READY=1", f"STATUS={self._summary()}; the last reload was refused: {lines[0] if lines else error!r}"
             )
         except Exception:
             log.exception("reload_failed")
-            _notify("READY=1", f"STATUS={self._summary()}; the last reload has failed, see the log")
+            sdnotify.tell("READY=1", f"STATUS={self._summary()}; the last reload has failed, see the log")
         else:
-            _notify("READY=1", f"STATUS={self._summary()}")
+            sdnotify.tell("READY=1", f"STATUS={self._summary()}")
 
     def _summary(self) -> str:
         count = len(self.server.hosts)
@@ -191,7 +193,7 @@ class Program:
             assert self.ports is not None
             prepared = prepare(configuration.read(self.path))
             config = prepared.config
-            report = changes(self._started_with, self.config, config)
+            report = configuration.changes(self._started_with, self.config, config)
             readiness = await self.readiness.open(config.section("readiness"))
             try:
                 await self.ports.change(config.sections("listen", "c2s"))
@@ -234,34 +236,6 @@ def prepare(config: Config) -> Prepared:
         raise ConfigError([config.problem(("tls",), "certificate", str(error))]) from None
 
 
-def changes(started_with: Config, old: Config, new: Config) -> ReloadReport:
-    """What a reload from ``old`` to ``new`` means for a server that was started with another configuration still."""
-    return ReloadReport(
-        applied=[_name(change) for change in old.diff(new) if not change.restart],
-        restart_needed=[_name(change) for change in started_with.diff(new) if change.restart],
-    )
-
-
-def _name(change: Change) -> str:
-    return ".".join((*change.path, change.key)).rstrip(".")
-
-
-def _notify(*states: str) -> None:
-    """Tell the service manager. What it thinks of the server is no reason to stop, or not to stop in good order."""
-    try:
-        sdnotify.notify(*states)
-    except OSError as error:
-        log.warning("manager_not_told", reason=str(error))
-
-
-def _systemd_sockets() -> list[socket.socket]:
-    """Sockets that the service manager has opened for this process (sd_listen_fds)."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    return [socket.socket(fileno=_FIRST_SYSTEMD_SOCKET + index) for index in range(count)]
-
-
 async def _feed_watchdog() -> None:
     """Tell the service manager that the loop turns, as often as it wants to hear it."""
     interval = sdnotify.watchdog_interval()
@@ -269,7 +243,7 @@ async def _feed_watchdog() -> None:
         return
     with contextlib.suppress(asyncio.CancelledError):
         while True:
-            _notify("WATCHDOG=1")
+            sdnotify.tell("WATCHDOG=1")
             await asyncio.sleep(interval)
 
 

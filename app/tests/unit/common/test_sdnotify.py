@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from monktalk.common.sdnotify import notify, watchdog_interval
+from monktalk.common.sdnotify import inherited_sockets, notify, tell, watchdog_interval
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +62,16 @@ def test_a_nonsensical_watchdog_time_is_an_error(monkeypatch, value):
     monkeypatch.setenv("WATCHDOG_USEC", value)
     with pytest.raises(ValueError, match="WATCHDOG_USEC"):
         watchdog_interval()
+
+
+def test_a_manager_that_is_told_in_vain_is_no_reason_to_stop(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    tell("READY=1")
+    assert [record.getMessage() for record in caplog.records] == ["manager_not_told"]
+
+
+def test_sockets_for_another_process_are_none_of_ours(monkeypatch):
+    assert inherited_sockets() == []
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
+    assert inherited_sockets() == []

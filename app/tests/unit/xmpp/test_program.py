@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 
 from monktalk.common import logging as log_setup
+from monktalk.common import sdnotify
 from monktalk.common.config import ConfigError
 from monktalk.common.jid import JID
 from monktalk.xmpp import configuration, program
@@ -302,7 +303,7 @@ async def test_sockets_of_the_service_manager_are_used(tmp_path, monkeypatch):
     sock.listen()
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", "1")
-    monkeypatch.setattr(program, "_FIRST_SYSTEMD_SOCKET", sock.detach())
+    monkeypatch.setattr(sdnotify, "_FIRST_SOCKET", sock.detach())
     running.configure()
     await running.start()
     assert await alive(await running.login())
@@ -312,7 +313,7 @@ async def test_sockets_of_the_service_manager_are_used(tmp_path, monkeypatch):
 async def test_sockets_for_another_process_are_none_of_ours(monkeypatch):
     monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
     monkeypatch.setenv("LISTEN_FDS", "1")
-    assert program._systemd_sockets() == []
+    assert sdnotify.inherited_sockets() == []
 
 
 # -- reload ------------------------------------------------------------------------------------------------------------

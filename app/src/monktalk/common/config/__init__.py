@@ -9,7 +9,7 @@ A program builds a schema, reads its file and asks for sections:
 
 from __future__ import annotations
 
-from monktalk.common.config.load import load, parse
+from monktalk.common.config.load import load, parse, read_text
 from monktalk.common.config.model import Change, Config, ConfigError, Problem, Settings
 from monktalk.common.config.option import REQUIRED, Kind, Option
 from monktalk.common.config.reference import reference
@@ -28,5 +28,6 @@ __all__ = [
     "Settings",
     "load",
     "parse",
+    "read_text",
     "reference",
 ]

@@ -40,15 +40,23 @@ def load(path: Path, schema: Schema) -> Config:
     Raises:
         ConfigError: the file cannot be read, or says something that `schema` does not allow.
     """
+    return parse(read_text(path), str(path), schema, base=path.parent)
+
+
+def read_text(path: Path) -> str:
+    """Read the file, for :func:`parse`.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     source = str(path)
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise ConfigError([Problem(source, 0, "", f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError([Problem(source, line, "", "is not UTF-8")]) from error
-    return parse(text, source, schema, base=path.parent)
 
 
 def parse(text: str, source: str, schema: Schema, *, base: Path | None = None) -> Config:

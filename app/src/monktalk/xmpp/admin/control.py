@@ -18,6 +18,7 @@ import os
 import socket
 import stat
 import struct
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +46,9 @@ REQUEST_SECONDS: Final = 10.0
 MAX_CALLERS: Final = 32
 """Connections at once."""
 
+_KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""Newer event loops would remove the file by themselves, whoever has made it."""
+
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -61,14 +65,15 @@ class ControlSocket:
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    async def start(self, path: Path) -> None:
+    async def start(self, path: Path, inherited: socket.socket | None = None) -> None:
         """Listen. A socket that a dead server has left behind is replaced; one that answers is not.
 
+        A listening socket that is ``inherited`` is used instead; its file is left to whom it comes from.
         Raises OSError, with a sentence, when the socket can't be had.
         """
-        sock = _bind(path)
-        self._inode = _inode(path)
-        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST)
+        sock = inherited or bind(path)
+        self._inode = inode(path) if inherited is None else None
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST, **_KEEP_FILE)
         self.path = path
         log.info("listening", kind="control", path=path)
 
@@ -82,7 +87,7 @@ class ControlSocket:
             task.cancel()
         if callers:
             await asyncio.wait(callers, timeout=1.0)
-        if _inode(self.path) == self._inode:
+        if self._inode is not None and inode(self.path) == self._inode:
             self.path.unlink()
         self._server = None
         self.path = None
@@ -188,7 +193,7 @@ def _peer_uid(writer: asyncio.StreamWriter) -> int:
     return uid
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
+def inode(path: Path) -> tuple[int, int] | None:
     """What tells the file from another one of the same name; None when there is none."""
     try:
         facts = path.lstat()
@@ -197,7 +202,7 @@ def _inode(path: Path) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
-def _bind(path: Path) -> socket.socket:
+def bind(path: Path) -> socket.socket:
     """A listening socket at ``path`` that only its owner may connect to. Raises OSError."""
     _clear(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -277,6 +277,13 @@ CLUSTER = Section(
             restart=True,
             doc="The authorities (PEM) whose certificates the NATS servers must have; without it there is no TLS.",
         ),
+        Option(
+            "stop_time",
+            Kind.DURATION,
+            "30 s",
+            minimum=1,
+            doc="How long workers may take to stop before they are killed. Only with several.",
+        ),
     ),
 )
 

@@ -9,7 +9,7 @@ from monktalk.common.logging import get_logger
 from monktalk.xmpp.net.listener import ClientListener
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from monktalk.common.config import Settings
     from monktalk.xmpp.net.listener import Connections
@@ -34,16 +34,27 @@ class Ports:
 
         Raises OSError, with the address in it, for a port that can't be had.
         """
-        sockets = [sock for sock in inherited if sock.family in (socket.AF_INET, socket.AF_INET6)]
-        unused = [sock for sock in inherited if sock not in sockets]
-        for options in wanted:
-            sock = _matching(sockets, options)
-            if sock is not None:
-                sockets.remove(sock)
+        for options, sock in zip(wanted, share_out(wanted, inherited), strict=True):
             self._listeners.append(await self._listen(options, sock))
-        for sock in (*unused, *sockets):
-            log.warning("socket_unused", address=sock.getsockname(), reason="no [[listen.c2s]] has its port")
+
+    async def adopt(self, wanted: Sequence[Settings], sockets: Sequence[socket.socket]) -> None:
+        """Listen on ``sockets``, one for each of ``wanted``, and on nothing else.
+
+        A listener that is there already keeps the socket that it has. No connection is dropped.
+        """
+        old, listeners = list(self._listeners), []
+        for options, sock in zip(wanted, sockets, strict=True):
+            same = next((each for each in old if place(each.options) == place(options)), None)
+            if same is None:
+                listeners.append(await self._listen(options, sock))
+                continue
+            old.remove(same)
+            same.options = options
             sock.close()
+            listeners.append(same)
+        for listener in old:
+            await listener.close()
+        self._listeners = listeners
 
     async def change(self, wanted: Sequence[Settings]) -> None:
         """Open what is new, give other options to what stays, close the rest. No connection is dropped.
@@ -53,7 +64,7 @@ class Ports:
         old = list(self._listeners)
         places: list[tuple[Settings, ClientListener | None]] = []
         for options in wanted:
-            same = next((each for each in old if _place(each.options) == _place(options)), None)
+            same = next((each for each in old if place(each.options) == place(options)), None)
             if same is not None:
                 old.remove(same)
             places.append((options, same))
@@ -93,7 +104,25 @@ class Ports:
         return listener
 
 
-def _place(options: Settings) -> tuple[str, int]:
+def share_out(wanted: Sequence[Settings], inherited: Iterable[socket.socket]) -> list[socket.socket | None]:
+    """The inherited socket for each of ``wanted``, None where there is none; the others are closed, with a warning."""
+    inherited = list(inherited)
+    sockets = [sock for sock in inherited if sock.family in (socket.AF_INET, socket.AF_INET6)]
+    unused = [sock for sock in inherited if sock not in sockets]
+    found = []
+    for options in wanted:
+        sock = _matching(sockets, options)
+        if sock is not None:
+            sockets.remove(sock)
+        found.append(sock)
+    for sock in (*unused, *sockets):
+        log.warning("socket_unused", address=sock.getsockname(), reason="no [[listen.c2s]] has its port")
+        sock.close()
+    return found
+
+
+def place(options: Settings) -> tuple[str, int]:
+    """Where a listener is, by which it is known again after a reload."""
     return options.address, options.port
 
 

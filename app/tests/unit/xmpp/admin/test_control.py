@@ -242,3 +242,16 @@ async def test_a_place_that_does_not_exist(running, tmp_path):
     with pytest.raises(OSError, match="can't be made"):
         async with listening(running, tmp_path / "missing" / "control.sock"):
             pass
+
+
+async def test_an_inherited_socket_answers_and_its_file_stays(running, path):
+    """A supervisor has made it, and other workers go on to answer on it."""
+    sock = control.bind(path)
+    for _ in range(2):
+        node: Any = Node(running.server)
+        opened = ControlSocket(node)
+        await opened.start(path, sock.dup())
+        assert (await exchange(path, request("registered_vhosts")))["code"] == 0
+        await opened.close()
+        assert path.is_socket()
+    sock.close()

@@ -189,3 +189,32 @@ async def test_a_port_in_use_leaves_everything_as_it_was(station):
             await features(new)
         with pytest.raises(ConnectionRefusedError):
             await features(moved, OTHER_ADDRESS)
+
+
+# -- sockets of a supervisor -------------------------------------------------------------------------------------------
+
+
+async def test_sockets_of_a_supervisor_are_adopted_in_their_order(station):
+    async with station() as server, ports_of(server) as ports:
+        first, second = bound(), bound()
+        places = [(LOOPBACK, sock.getsockname()[1]) for sock in (first, second)]
+        await ports.adopt(wanted(*places), [first, second])
+        assert [listener.port for listener in ports] == [port for _, port in places]
+        for _, port in places:
+            assert await features(port)
+
+
+async def test_adopting_again_keeps_what_stays_with_its_new_options(station):
+    async with station() as server, ports_of(server) as ports:
+        kept, old, new = bound(), bound(), bound()
+        again = kept.dup()  # what a reload sends is another descriptor
+        at = {sock: (LOOPBACK, sock.getsockname()[1]) for sock in (kept, old, new)}
+        await ports.adopt(wanted(at[kept], at[old]), [kept, old])
+        [listener, _] = ports
+        await ports.adopt(wanted(at[new], at[kept], starttls_required=False), [new, again])
+        assert list(ports)[1] is listener
+        assert again.fileno() == -1
+        assert "<required/>" not in await features(at[kept][1])
+        assert await features(at[new][1])
+        with pytest.raises(ConnectionRefusedError):
+            await features(at[old][1])
