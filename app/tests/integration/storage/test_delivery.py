@@ -172,6 +172,8 @@ async def test_waiting_messages_are_assigned_in_order(storage: Storage) -> None:
     ids = [message.id for message in messages]
     assert await storage.offline.assign(HOST, "bob", ids[-1], session, 11) == ids
     assert await waiting(storage) == ["d"]
+    # The same call again, because its answer was lost, and the next one.
+    assert await storage.offline.assign(HOST, "bob", ids[-1], session, 11) == ids
     assert await storage.offline.assign(HOST, "bob", ids[-1], session, 14) == []
     assert await left(storage) == {"token": [(11, "a"), (12, "b"), (13, "c")]}
 

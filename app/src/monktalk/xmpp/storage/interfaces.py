@@ -177,9 +177,9 @@ class MessageStore(Protocol):
     A message is known by its origin and number: the token of its sender's session, and the number of its stanza
     in the stream from there. What the sender repeats after a failure is recognised by them.
 
-    Without patience (see `Storage`), and for an append without origin, a write that ends in
-    `StorageUnavailable` may have taken place. Calling it again does no harm where an origin is named, nor do
-    `assign`, `reassign` and `renumber`.
+    Without patience (see `Storage`), a write that ends in `StorageUnavailable` may have taken place. The same call
+    may be made again for everything that names an origin, for `assign`, and for `renumber`; also for `reassign`,
+    but when that closes the session, False may come from the first call.
     """
 
     def append(  # noqa: PLR0917 - called for every stored message, and keywords would make that dearer
@@ -237,7 +237,8 @@ class MessageStore(Protocol):
 
         In the order of their ids they become its stanzas `first_out_seq`, `first_out_seq` + 1 and so on. The
         result has their ids in this order: fewer than were loaded, when another session was faster or one has
-        expired. None: the session is superseded, and nothing has changed.
+        expired. None: the session is superseded, and nothing has changed. Numbers from the first one on
+        must be new in the session.
         """
         ...
 

@@ -220,7 +220,9 @@ class MemoryMessages:
         def work() -> list[int] | None:
             if session not in self._tables.sessions:
                 return None
-            rows = [row for row in self._tables.waiting(host, user) if row.id <= up_to_id]
+            given = [row for row in self._tables.given(session) if row.out_seq >= first_out_seq]
+            rows = [row for row in (*given, *self._tables.waiting(host, user)) if row.id <= up_to_id]
+            rows.sort(key=lambda row: row.id)
             for place, row in enumerate(rows):
                 self._tables.give(row, session, first_out_seq + place)
             return [row.id for row in rows]

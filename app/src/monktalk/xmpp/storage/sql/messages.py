@@ -84,7 +84,7 @@ class MessagesApplier:
 
     def repeat(self, request: Request) -> bool:
         """See `Applier.repeat`. Only a message without origin could come to be there twice."""
-        if isinstance(request, Assign | Close | Reassign):
+        if isinstance(request, Close | Reassign):
             request.repeated = True
         return not (isinstance(request, Append) and request.source is None)
 

@@ -37,9 +37,9 @@ def assign(connection: Connection, request: Assign, now: float) -> list[int]:
     )
     # The session is null everywhere; by its name, the order is that of the index.
     ids = list(connection.scalars(_IDS.where(waiting).order_by(_COLUMNS.session, _COLUMNS.id)))
-    if request.repeated:
-        given = and_(_COLUMNS.session == request.session, _COLUMNS.out_seq >= request.first_out_seq)
-        ids = sorted([*ids, *connection.scalars(_IDS.where(given, _COLUMNS.id <= request.up_to_id))])
+    # The numbers are new, unless an earlier attempt, whose commit was interrupted, has given them out.
+    given = and_(_COLUMNS.session == request.session, _COLUMNS.out_seq >= request.first_out_seq)
+    ids = sorted([*ids, *connection.scalars(_IDS.where(given, _COLUMNS.id <= request.up_to_id))])
     first = request.first_out_seq
     PLACE_MESSAGES.run(connection, [(request.session, out_seq, id_) for out_seq, id_ in enumerate(ids, first)])
     return ids

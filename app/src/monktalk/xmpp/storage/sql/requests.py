@@ -119,13 +119,12 @@ class Close(Request):
 
 @dataclass(slots=True, eq=False)
 class Assign(Request):
-    """Give what waits in a mailbox to a session. `repeated`: an earlier attempt may have done it."""
+    """Give what waits in a mailbox to a session."""
 
     mailbox: Mailbox
     up_to_id: int
     session: int
     first_out_seq: int
-    repeated: bool = False
 
     def sessions_named(self) -> Iterable[int]:
         """See `Request`."""
