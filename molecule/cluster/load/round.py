@@ -37,8 +37,8 @@ class Report:
         interruption: the longest interruption of any client, in seconds.
         untouched: the longest one of the clients that nothing had happened to; None when it was not said who these are.
         touched: how many clients something had happened to; None when it was not said.
-        ghosts: who saw somebody that was not there any more, at the end.
-        unseen: who did not see somebody that was there, at the end.
+        ghosts: who saw somebody that was not there any more, at the end and not at the beginning.
+        unseen: who did not see somebody that was there, at the end and not at the beginning.
         incomplete: what did not come to rest within the time; empty when everything did.
         ends: why streams ended and attempts failed.
         examples: some of the messages that something is wrong with.
@@ -82,6 +82,8 @@ class Round:
         self._began = self._loop.time()
         self._cpu = time.process_time()
         self._touched: set[str] | None = None
+        # What a former round has left behind has been told by that one.
+        self._known = {*crowd.unseen(), *crowd.ghosts(asleep=True)}
         self.name = name
         crowd.talk()
 
@@ -115,14 +117,19 @@ class Round:
                 incomplete.append(f"{len(missing)} messages to clients that are online have not come to rest")
         await self._deliver_stored(patience, incomplete)
         await asyncio.sleep(_LINGER)
-        await crowd.until(
-            lambda: not (crowd.unseen() or crowd.unseen_sleepers() or crowd.ghosts(asleep=False)), patience
-        )
-        unseen, ghosts = crowd.unseen() + crowd.unseen_sleepers(), crowd.ghosts(asleep=False)
+        await crowd.until(lambda: not (self._unseen() or self._ghosts(asleep=False)), patience)
+        unseen, ghosts = self._unseen(), self._ghosts(asleep=False)
         incomplete.extend(f"{client.account.user} could not log out" for client in await crowd.sleep(patience))
-        await crowd.until(lambda: not crowd.ghosts(asleep=True), patience)
-        ghosts = sorted({*ghosts, *crowd.ghosts(asleep=True)})
+        await crowd.until(lambda: not self._ghosts(asleep=True), patience)
+        ghosts = sorted({*ghosts, *self._ghosts(asleep=True)})
         return self._sum_up(seconds, unseen, ghosts, incomplete)
+
+    def _unseen(self) -> list[str]:
+        found = self._crowd.unseen() + self._crowd.unseen_sleepers()
+        return [each for each in found if each not in self._known]
+
+    def _ghosts(self, *, asleep: bool) -> list[str]:
+        return [each for each in self._crowd.ghosts(asleep=asleep) if each not in self._known]
 
     async def _rest(self, patience: float) -> bool:
         """Wait until all clients are online, and what they have sent to each other is acknowledged and has arrived."""

@@ -125,8 +125,12 @@ async def test_a_contact_that_is_seen_although_it_is_gone(load, server):
         await crowd.begin()
         await crowd.talk(20)
         report = await crowd.settle(1)
+        crowd.again()
+        await crowd.talk(20)
+        second = await crowd.settle(1)
     finally:
         await relay.close()
+    assert set(second.ghosts).isdisjoint(report.ghosts), "each is told once"
     watcher = crowd.crowd.watcher(crowd.crowd.sleepers[0])
     assert any(ghost.startswith(watcher.account.user) for ghost in report.ghosts)
     assert any("contacts are seen that are not there" in each for each in table.complaints(report.as_json()))
