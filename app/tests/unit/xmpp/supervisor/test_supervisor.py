@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from monktalk.common.config import Schema, parse
 from monktalk.xmpp.core.settings import CORE_SECTIONS
-from monktalk.xmpp.supervisor.supervisor import _reason, pause, worker_count
+from monktalk.xmpp.supervisor.supervisor import Supervisor, _reason, pause, worker_count
 
 
 @pytest.mark.parametrize(("written", "count"), [(1, 1), (4, 4), (0, len(os.sched_getaffinity(0)))])
@@ -31,3 +33,45 @@ def test_pauses_grow_up_to_ten_seconds():
 )
 def test_why_a_worker_has_ended(status, reason):
     assert _reason(status) == reason
+
+
+class Worker:
+    """A worker as far as the supervisor talks to it."""
+
+    def __init__(self, number: int, *, ready: bool) -> None:
+        self.number = self.pid = number
+        self.ready = ready
+        self.channel = self
+        self.told: list[str] = []
+
+    def send(self, kind: str) -> None:
+        self.told.append(kind)
+
+
+def supervisor_of(*workers: Worker) -> Supervisor:
+    text = f"[general]\nhosts = ['a.example']\n[cluster]\nworkers = {len(workers)}\n"
+    found = Supervisor(Path("/nowhere"), text, parse(text, "test", Schema(CORE_SECTIONS)))
+    known: Any = {worker.number: worker for worker in workers}
+    found._workers = known
+    return found
+
+
+def test_it_is_starting_while_a_worker_is_missing():
+    assert supervisor_of(Worker(1, ready=True), Worker(2, ready=False)).state == "starting"
+    assert supervisor_of(Worker(1, ready=True), Worker(2, ready=True)).state == "ready"
+
+
+def test_draining_reaches_all_workers_once():
+    workers = [Worker(1, ready=True), Worker(2, ready=True)]
+    supervisor = supervisor_of(*workers)
+    supervisor.drain()
+    supervisor.drain()
+    assert [worker.told for worker in workers] == [["drain"], ["drain"]]
+    assert supervisor.state == "draining"
+
+
+def test_stopping_is_more_than_draining():
+    supervisor = supervisor_of(Worker(1, ready=True))
+    supervisor.drain()
+    supervisor.stop()
+    assert supervisor.state == "stopping"
