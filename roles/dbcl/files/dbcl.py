@@ -37,7 +37,6 @@ SECONDS_A_DAY: Final = 86400
 WARNING, CRITICAL = 1, 2
 # As Patroni names them, by the mode of synchronous replication.
 SYNCHRONOUS: Final = {"sync_standby", "quorum_standby"}
-STREAMING: Final = {"streaming", "in archive recovery", "running"}
 
 
 @dataclass(frozen=True)
@@ -91,15 +90,10 @@ class Cluster:
             connection.close()
 
     def members(self) -> list[dict[str, Any]]:
-        """The members as Patroni sees them; empty when nobody answers. An answer that knows a leader is preferred."""
-        best: list[dict[str, Any]] = []
-        for name in sorted(self.addresses, key=lambda name: name != self.member):
-            answer = self.ask(name, "patroni", "/cluster")
-            found = list(answer["members"]) if isinstance(answer, dict) and "members" in answer else []
-            if any(member["role"] == "leader" for member in found):
-                return found
-            best = best or found
-        return best
+        """The members as Patroni sees them; empty when nobody answers."""
+        with ThreadPoolExecutor(len(self.addresses)) as pool:
+            answers = pool.map(lambda name: self.ask(name, "patroni", "/cluster"), self.addresses)
+        return newest([list(each["members"]) for each in answers if isinstance(each, dict) and "members" in each])
 
     def etcd(self, path: str, body: Any) -> Any:
         """What etcd answers, through the member itself or, where it has no answer, through another one."""
@@ -127,6 +121,15 @@ class Cluster:
 # -- checking ----------------------------------------------------------------------------------------------------
 
 
+def newest(answers: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Of what several members say, the one that knows the latest leader: who was cut off knows a former one."""
+    timelines = [
+        max((int(each.get("timeline") or 0) for each in members if each["role"] == "leader"), default=-1)
+        for members in answers
+    ]
+    return answers[timelines.index(max(timelines))] if answers else []
+
+
 def leader_of(members: Sequence[dict[str, Any]]) -> str:
     """The name of the leader; empty when there is none."""
     return next((str(each["name"]) for each in members if each["role"] == "leader" and each["state"] == "running"), "")
@@ -147,19 +150,21 @@ def problems_of_members(members: Sequence[dict[str, Any]], settings: dict[str, A
         found.append(Problem(CRITICAL, text))
     present = {each["name"]: each for each in members}
     for name in (each["name"] for each in settings["members"]):
-        found += _problems_of_member(name, present.get(name), settings["lag_mb"])
+        found += _problems_of_member(name, present.get(name), settings)
     return found
 
 
-def _problems_of_member(name: str, member: dict[str, Any] | None, lag_mb: int) -> list[Problem]:
+def _problems_of_member(name: str, member: dict[str, Any] | None, settings: dict[str, Any]) -> list[Problem]:
     if member is None:
         return [Problem(WARNING, f"{name} is missing")]
     if member["role"] == "leader":
         return []
     if member["state"] != "streaming":
         return [Problem(WARNING, f"{name} does not stream from the leader: {member['state']}")]
+    if settings["synchronous_mode"] == "quorum" and member["role"] not in SYNCHRONOUS:
+        return [Problem(WARNING, f"{name} is not synchronous")]
     lag = member.get("lag", 0)
-    if not isinstance(lag, int) or lag > lag_mb * 2**20:
+    if not isinstance(lag, int) or lag > settings["lag_mb"] * 2**20:
         size = f"{lag // 2**20} MB" if isinstance(lag, int) else str(lag)
         return [Problem(WARNING, f"{name} is behind the leader: {size}")]
     return []
@@ -216,6 +221,9 @@ def check(cluster: Cluster) -> list[Problem]:
     found += problems_of_backups(info, time.time(), cluster.settings["backup_hours"])
     if leader_of(members) == cluster.member:
         found += problems_of_archiving(_as_postgres("psql", "-XqtA", "-d", "postgres", "-c", _ARCHIVING))
+        if any(each["state"] == "starting" for each in members):
+            # A standby that was rewound waits for the next record of the log, which a quiet night does not bring.
+            _as_postgres("psql", "-XqtA", "-d", "postgres", "-c", "select pg_log_standby_snapshot()")
     return found
 
 

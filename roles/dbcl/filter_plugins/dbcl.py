@@ -45,11 +45,14 @@ def dbcl_epoch(text: str) -> int:
     return int(moment.timestamp())
 
 
-def dbcl_freshest(answers: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Of what the members say of the cluster, an answer that knows a leader, if there is one."""
-    known = list(answers)
-    with_leader = [answer for answer in known if any(member["role"] == "leader" for member in answer["members"])]
-    return next(iter(with_leader or known), {"members": []})
+def dbcl_newest(answers: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of what the members say of the cluster, what the one says that knows the latest leader."""
+
+    def timeline(answer: Mapping[str, Any]) -> int:
+        leaders = [member for member in answer["members"] if member["role"] == "leader"]
+        return max((int(leader.get("timeline") or 0) for leader in leaders), default=-1)
+
+    return max(answers, key=timeline, default={"members": []})
 
 
 def dbcl_patch(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +91,7 @@ class FilterModule:
         return {
             "dbcl_epoch": dbcl_epoch,
             "dbcl_endpoint": dbcl_endpoint,
-            "dbcl_freshest": dbcl_freshest,
+            "dbcl_newest": dbcl_newest,
             "dbcl_network": dbcl_network,
             "dbcl_patch": dbcl_patch,
             "dbcl_rules": dbcl_rules,

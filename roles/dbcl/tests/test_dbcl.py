@@ -11,7 +11,14 @@ import pytest
 
 ROLE = Path(__file__).parents[1]
 SETTINGS = {"members": [{"name": name, "address": f"192.0.2.{n}"} for n, name in enumerate("abc")]}
-SETTINGS |= {"synchronous_node_count": 1, "lag_mb": 64, "ttl": 20, "loop_wait": 3, "guard_seconds": 4}
+SETTINGS |= {
+    "synchronous_node_count": 1,
+    "lag_mb": 64,
+    "ttl": 20,
+    "loop_wait": 3,
+    "guard_seconds": 4,
+    "synchronous_mode": "quorum",
+}
 LEADER = {"name": "a", "role": "leader", "state": "running"}
 STANDBY = {"name": "b", "role": "quorum_standby", "state": "streaming", "lag": 0}
 OTHER = {"name": "c", "role": "quorum_standby", "state": "streaming", "lag": 0}
@@ -46,6 +53,7 @@ def test_all_is_well():
         ([LEADER], 2, "0 of 1 synchronous standbys"),
         ([LEADER, {**STANDBY, "role": "replica"}], 2, "0 of 1 synchronous standbys"),
         ([LEADER, STANDBY], 1, "c is missing"),
+        ([LEADER, STANDBY, {**OTHER, "role": "replica"}], 1, "c is not synchronous"),
         ([LEADER, STANDBY, {**OTHER, "state": "starting"}], 1, "c does not stream"),
         ([LEADER, STANDBY, {**OTHER, "lag": 65 * 2**20}], 1, "c is behind the leader: 65 MB"),
         ([LEADER, STANDBY, {**OTHER, "lag": "unknown"}], 1, "c is behind the leader: unknown"),
@@ -165,9 +173,17 @@ def test_rules():
     ]
 
 
-def test_the_answer_that_knows_a_leader_is_taken():
-    assert filters.dbcl_freshest([{"members": [STANDBY]}, {"members": [LEADER]}]) == {"members": [LEADER]}
-    assert filters.dbcl_freshest([]) == {"members": []}
+@pytest.mark.parametrize(
+    "choose", [filters.dbcl_newest, lambda all_: {"members": program.newest([a["members"] for a in all_])}]
+)
+def test_the_answer_that_knows_the_latest_leader_is_taken(choose):
+    former = {"members": [{**LEADER, "timeline": 3}]}
+    latest = {"members": [{**LEADER, "name": "b", "timeline": 4}]}
+    none = {"members": [STANDBY]}
+    for answers in ([former, latest, none], [none, latest, former]):
+        assert choose(answers) == latest
+    assert choose([none]) == none
+    assert choose([]) == {"members": []}
 
 
 def test_times_have_an_offset():
