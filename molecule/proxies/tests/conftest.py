@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,10 +104,8 @@ class Client:
         """Wait until the other side closes the connection, without a word; returns how long it took."""
         started = time.monotonic()
         self.connection.settimeout(seconds)
-        try:
+        with suppress(ConnectionResetError):
             assert self.connection.recv(1) == b""
-        except ConnectionResetError:
-            pass
         return time.monotonic() - started
 
     def close(self):
@@ -175,7 +174,7 @@ class Views:
 
     def wait(self, node, state, proxies=None):
         for proxy in proxies or self.proxies:
-            until(lambda: self.states(proxy)[node] == state, f"{node} to be {state} for {proxy.name}", 30)
+            until(lambda: self.states(proxy)[node] == state, f"{node} to be {state} for {proxy.name}", 30)  # noqa: B023
 
     def all_up(self):
         for node in NODES:

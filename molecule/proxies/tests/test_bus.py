@@ -10,7 +10,7 @@ from conftest import NODES
 
 from checks.waiting import until
 
-_TALK = '''
+_TALK = """
 import json, socket, sys
 wish = json.load(sys.stdin)
 connection = socket.create_connection(("127.0.0.1", 4222), timeout=10)
@@ -29,7 +29,7 @@ while (line := lines.readline().strip().decode()) and not line.startswith("-ERR"
         if not wish["listen"]:
             break
 print(line)
-'''
+"""
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +45,9 @@ def talk():
         wish = json.dumps({"password": password, "lines": lines, "listen": listen})
         command = f"python3 -c {shlex.quote(_TALK)}"
         if unit:
-            command = f"systemd-run --quiet --collect --pipe --unit={unit} {command} > /run/{unit}.out"
-            command = f"sh -c {shlex.quote(command + ' 2>&1 &')}"
-            wish = shlex.quote(wish)
-            return node.ok(f"printf %s {wish} > /run/{unit}.in; {command} < /run/{unit}.in")
+            node.ok(f"cat > /run/{unit}.in", wish)
+            files = f"-p StandardInput=file:/run/{unit}.in -p StandardOutput=truncate:/run/{unit}.out"
+            return node.ok(f"systemd-run --quiet --collect --unit={unit} {files} {command}")
         return node.run(command, wish).stdout.splitlines()
 
     return say
@@ -110,16 +109,16 @@ def test_a_worker_without_the_password_is_refused(nodes, talk, wrong):
     assert "-ERR 'Authorization Violation'" in talk(nodes[0], wrong, "SUB a 1")
 
 
-_ROUTE = '''
+_ROUTE = """
 import json, socket, ssl, sys
 wish = json.load(sys.stdin)
 context = ssl.create_default_context(cafile=wish["ca"])
 if wish["certificate"]:
     context.load_cert_chain(wish["certificate"], wish["key"])
 connection = socket.create_connection((wish["address"], 6222), timeout=10)
-print(connection.recv(4096).split()[0].decode())
 try:
     secure = context.wrap_socket(connection, server_hostname=wish["address"])
+    print(secure.recv(4096).split()[0].decode())
     secure.sendall(f"CONNECT {json.dumps({'user': 'route', 'pass': wish['password'], 'cluster': 'preprod'})}\\r\\n".encode())
     said = b""
     while part := secure.recv(4096):
@@ -129,8 +128,12 @@ try:
     print(said.decode(errors="replace"))
 except (OSError, ssl.SSLError) as error:
     print(f"refused: {error}")
-'''
-_OWN = {"ca": "/etc/mongooseim-bus/ca.crt", "certificate": "/etc/mongooseim-bus/node.crt", "key": "/etc/mongooseim-bus/node.key"}
+"""
+_OWN = {
+    "ca": "/etc/mongooseim-bus/ca.crt",
+    "certificate": "/etc/mongooseim-bus/node.crt",
+    "key": "/etc/mongooseim-bus/node.key",
+}
 
 
 def route(nodes, **wish):
@@ -164,10 +167,10 @@ def test_a_certificate_of_another_authority_is_refused(nodes):
 def test_a_mistake_in_the_configuration_is_refused(nodes):
     good = nodes[0].read("/etc/mongooseim-bus/nats.conf")
     try:
-        nodes[0].write("/etc/mongooseim-bus/nats.conf", good + "mistake: {\n")
+        nodes[0].write("/etc/mongooseim-bus/nats.conf", good + "\nmistake: {\n")
         assert nodes[0].run("systemctl reload mongooseim-bus").status != 0
     finally:
-        nodes[0].write("/etc/mongooseim-bus/nats.conf", good)
+        nodes[0].write("/etc/mongooseim-bus/nats.conf", good + "\n")
     nodes[0].ok("systemctl reload mongooseim-bus")
     connected(nodes)
 
@@ -178,7 +181,10 @@ def test_it_heals_when_a_bus_was_killed(nodes, password, talk, killed):
     pid = node.main_pid("mongooseim-bus.service")
     node.ok("systemctl kill --signal=KILL mongooseim-bus.service")
     until(lambda: node.main_pid("mongooseim-bus.service") not in {0, pid}, "the bus to be started again")
-    until(lambda: node.run("python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 4222))'").status == 0, "it")
+    until(
+        lambda: node.run("python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 4222))'").status == 0,
+        "it",
+    )
     connected(nodes)
     assert passes(nodes, password, talk)
 

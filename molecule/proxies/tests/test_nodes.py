@@ -49,8 +49,9 @@ def test_nobody_waits_for_a_node_without_power(proxies, nodes, clients, lab, vie
         served = loop.served
         until(lambda: loop.served > served + 20, "clients to be served")
     assert all(client.answers() for client in others)
-    # Who was connected to it at that moment lost the connection; nobody who came afterwards was turned away.
+    # Who was connected to it at that moment lost the connection; nobody who came afterwards was turned away, or waits.
     assert len(loop.failures) <= 1, loop.failures
+    assert "TimeoutError" not in str(loop.failures)
     lab("power", NODES[0], "on")
     views.wait(NODES[0], "UP")
     assert {client.node for client in clients(proxies[0].address, 40)} == set(NODES)
@@ -61,9 +62,32 @@ def test_clients_of_a_former_process_notice_a_node_without_power(proxies, client
     proxies[0].ok("systemctl reload haproxy")
     lab("power", NODES[0], "off")
     try:
-        # Nobody asks for that process whether the node is there: its kernel does.
         for client in hit:
-            client.ends(40)
+            client.ends(15)
     finally:
         lab("power", NODES[0], "on")
+    views.wait(NODES[0], "UP")
+
+
+def test_nobody_waits_for_a_node_that_was_cut_off(proxies, clients, lab, views, coming):
+    """Many clients are just being connected to it when it is given up; each of them gets another node."""
+    hit, others = of_first(clients(proxies[0].address, 10))
+    loops = [coming(proxies[0].address) for _ in range(8)]
+    for loop in loops:
+        loop.__enter__()
+    try:
+        lab("link", NODES[0], "down")
+        for client in hit:
+            client.ends(15)
+        views.wait(NODES[0], "DOWN")
+        for loop in loops:
+            served = loop.served
+            until(lambda: loop.served > served + 5 or loop.failures, "clients to be served")  # noqa: B023
+    finally:
+        lab("link", NODES[0], "up")
+        for loop in loops:
+            loop.__exit__(None, None, None)
+    assert "TimeoutError" not in str([loop.failures for loop in loops])
+    assert all(len(loop.failures) <= 1 for loop in loops)
+    assert all(client.answers() for client in others)
     views.wait(NODES[0], "UP")

@@ -47,10 +47,10 @@ def test_a_mistake_is_refused_and_nothing_changes(proxies, clients):
     good = proxies[0].read("/etc/haproxy/haproxy.cfg")
     cursor = proxies[0].cursor()
     try:
-        proxies[0].write("/etc/haproxy/haproxy.cfg", good + "    mistake\n")
+        proxies[0].write("/etc/haproxy/haproxy.cfg", good + "\n    mistake\n")
         assert proxies[0].run("systemctl reload haproxy").status != 0
         proxies[0].wait_logged(cursor, "unknown keyword 'mistake'", "haproxy.service")
         assert all(client.answers() for client in before + clients(proxies[0].address, 4))
     finally:
-        proxies[0].write("/etc/haproxy/haproxy.cfg", good)
+        proxies[0].write("/etc/haproxy/haproxy.cfg", good + "\n")
         proxies[0].ok("systemctl reload haproxy")

@@ -5,6 +5,7 @@
     joinproxy drain NODE              no new clients for the node; those that it has stay
     joinproxy undrain NODE            new clients again
     joinproxy reload                  as `systemctl reload haproxy`: no connection is lost, drained nodes stay drained
+    joinproxy watch                   close the connections of nodes that are gone; joinproxy-watch.service does it
 
 --wait SECONDS waits until a drained node has no client left, or until the proxy leads clients to an undrained one.
 """
@@ -32,6 +33,7 @@ STATE: Final = Path("/run/joinproxy/server-state")
 
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.2
+_WATCH_PAUSE: Final = 0.5
 _TOTALS: Final = {"FRONTEND", "BACKEND"}
 _OLD_WORKER: Final = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
 
@@ -159,7 +161,9 @@ def reload() -> None:
     save_state()
     answer = ask(MASTER, "reload")
     if not answer.startswith("Success=1"):
-        raise ProxyError(f"The configuration is refused, and the former one stays:\n{answer.partition('--')[2].strip()}")
+        raise ProxyError(
+            f"The configuration is refused, and the former one stays:\n{answer.partition('--')[2].strip()}"
+        )
 
 
 def wait(done: Callable[[], bool], seconds: float) -> bool:
@@ -198,6 +202,52 @@ def undrain(node: str, seconds: float) -> int:
     return EXIT_OK
 
 
+class Watch:
+    """Closes the connections of nodes that are down, so that their clients come back and get another one.
+
+    Not at once: a stream that is just being connected to the node must not be closed (HAProxy closes it on one side only,
+    and the client waits for ever). It has been given another node when the time to connect is over.
+    """
+
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+        self._down: dict[tuple[str, str], float] = {}
+        # Connections that have been closed and wait for the node to confirm it, by process, service and node.
+        self._ending: dict[tuple[str, str, str], int] = {}
+
+    def look(self, now: float) -> list[tuple[str, str]]:
+        """What is to be closed now: services and nodes that are down for long enough."""
+        down = {(server.service, server.node) for server in servers() if server.state.split()[0] == "DOWN"}
+        self._down = {key: self._down.get(key, now) for key in down}
+        self._ending = {key: count for key, count in self._ending.items() if key[1:] in down}
+        return sorted(key for key, since in self._down.items() if now - since >= self._delay)
+
+    def close(self, gone: Sequence[tuple[str, str]]) -> None:
+        """Close what is left of their connections, in the processes of former configurations as well."""
+        processes: list[tuple[Path, str]] = [(ADMIN, "")]
+        processes += [(MASTER, f"@!{worker} ") for worker in parse_old_workers(ask(MASTER, "show proc"))]
+        for path, prefix in processes:
+            for server in parse_servers(ask(path, f"{prefix}show stat")):
+                key = prefix, server.service, server.node
+                if key[1:] in gone and server.clients > self._ending.get(key, 0):
+                    ask(path, f"{prefix}shutdown sessions server {server.service}/{server.node}")
+                    number = server.clients - self._ending.get(key, 0)
+                    sys.stdout.write(
+                        f"{server.node} is down: its connections for {server.service} are closed, {number}\n"
+                    )
+                    sys.stdout.flush()
+                if key[1:] in gone:
+                    self._ending[key] = server.clients
+
+    def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            gone = self.look(time.monotonic())
+            if gone:
+                self.close(gone)
+            time.sleep(_WATCH_PAUSE)
+
+
 def status(as_json: bool) -> int:
     """Print all nodes."""
     found = sorted(servers(old=True), key=lambda server: (server.service, server.node))
@@ -224,6 +274,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("node", metavar="NODE")
         command.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait until it has taken effect")
     commands.add_parser("reload", help="read the configuration anew")
+    watch = commands.add_parser("watch", help="close the connections of nodes that are gone, for ever")
+    watch.add_argument(
+        "--delay",
+        type=float,
+        default=1.5,
+        metavar="SECONDS",
+        help="longer than the time to connect (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     os.umask(0o077)
     try:
@@ -232,6 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "reload":
             reload()
             return EXIT_OK
+        if options.command == "watch":
+            Watch(options.delay).run()
         return (drain if options.command == "drain" else undrain)(options.node, options.wait)
     except ProxyError as error:
         sys.stderr.write(f"{error}\n")
