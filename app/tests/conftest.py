@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cluster import Cluster, ClusterServer
-from tests.support.server import Server
+from tests.support.server import HOST, Server
 from tests.support.stack import AuthService, XmppServer
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ class Farm:
         self._programs[key] = program
         return program
 
-    def server(self, overrides: Table) -> Server:
-        """What a test asks for: one server or, where all tests are to run on a cluster, its workers taking turns."""
+    def server(self, overrides: Table, accounts: list[Account]) -> Server:
+        """What a test asks for: one server or, where all tests are to run on a cluster, its workers taking turns.
+
+        ``accounts`` is where the test's accounts are entered.
+        """
         if WORKERS < 2:
             return Server(self.program(overrides))
         key = json.dumps(overrides, sort_keys=True)
@@ -54,7 +57,7 @@ class Farm:
         if cluster is None:
             cluster = Cluster(self._factory.mktemp("cluster"), self.auth, overrides, workers=WORKERS)
             self._clusters[key] = cluster.start()
-        return ClusterServer(cluster)
+        return ClusterServer(cluster, accounts)
 
     def close(self) -> None:
         """Stop everything. Servers end in good order, and have not logged a password of all those that they saw."""
@@ -78,12 +81,20 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 
 @pytest.fixture
-async def server_with(farm: Farm, request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Server]]:
+def accounts() -> list[Account]:
+    """The accounts that the test has made."""
+    return []
+
+
+@pytest.fixture
+async def server_with(
+    farm: Farm, accounts: list[Account], request: pytest.FixtureRequest
+) -> AsyncIterator[Callable[..., Server]]:
     """``server_with({"limits": {"stanza_size": "12 KiB"}})``: a server with a configuration of its own."""
     opened: list[Server] = request.node.stash.setdefault(_servers, [])
 
     def start(overrides: Table | None = None) -> Server:
-        server = farm.server(overrides or {})
+        server = farm.server(overrides or {}, accounts)
         opened.append(server)
         return server
 
@@ -105,9 +116,15 @@ def auth(farm: Farm) -> AuthService:
 
 
 @pytest.fixture
-def account(farm: Farm) -> Callable[..., Account]:
+def account(farm: Farm, accounts: list[Account]) -> Callable[..., Account]:
     """``account("romeo", host="other.example")``: a new account; all servers of the session know it."""
-    return farm.auth.account
+
+    def make(name: str = "user", *, host: str = HOST, password: str = "sesame") -> Account:
+        made = farm.auth.account(name, host=host, password=password)
+        accounts.append(made)
+        return made
+
+    return make
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -34,17 +34,25 @@ def programs(tmp_path_factory: pytest.TempPathFactory, cluster_auth: AuthService
 
 
 @pytest.fixture
-async def cluster(programs: Cluster, request: pytest.FixtureRequest) -> AsyncIterator[ClusterServer]:
-    server = ClusterServer(programs)
+async def cluster(
+    programs: Cluster, accounts: list[Account], request: pytest.FixtureRequest
+) -> AsyncIterator[ClusterServer]:
+    server = ClusterServer(programs, accounts)
     request.node.stash[_clusters] = [server]
     yield server
     await server.close()
 
 
 @pytest.fixture
-def account(cluster_auth: AuthService) -> Callable[..., Account]:
+def account(cluster_auth: AuthService, accounts: list[Account]) -> Callable[..., Account]:
     """``account("romeo")``: a new account."""
-    return cluster_auth.account
+
+    def make(name: str = "user") -> Account:
+        made = cluster_auth.account(name)
+        accounts.append(made)
+        return made
+
+    return make
 
 
 @pytest.hookimpl(hookwrapper=True)

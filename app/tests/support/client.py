@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
 
@@ -72,6 +72,8 @@ class Client:
         """Stream management's requests and answers are not of interest to the test."""
         self.handled = 0
         """How much the server has handled, as it said when it resumed the session."""
+        self.barrier: Callable[[], Awaitable[None]] | None = None
+        """Waits for what has been caused at other workers, where there are some."""
         self._inbox: deque[ET.Element] = deque()
 
     @property
@@ -79,6 +81,11 @@ class Client:
         """The account that has authenticated."""
         assert self._account is not None, "nobody has authenticated"
         return self._account
+
+    @property
+    def known(self) -> bool:
+        """The client has authenticated."""
+        return self._account is not None
 
     @property
     def user(self) -> str:
@@ -142,7 +149,14 @@ class Client:
             raise AssertionError(f"{self.wire.name}: received what was not expected:\n  {seen}")
 
     async def settled(self) -> None:
-        """Everything that this client sent so far has been handled by the server."""
+        """Everything that this client sent so far has been handled by the server, and has taken effect."""
+        await self.answered()
+        if self.barrier is not None:
+            await self.barrier()
+            await self.answered()
+
+    async def answered(self) -> None:
+        """The worker at which the client's session is has handled everything that this client sent so far."""
         reply = await self.iq("get", "<ping xmlns='urn:xmpp:ping'/>", to=self.host)
         assert reply.get("type") in ("result", "error"), show(reply)
 

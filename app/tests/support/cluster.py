@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from tests.support.barrier import Barrier
 from tests.support.nats import NatsServer
 from tests.support.server import CLEAR, HOST, Server
 from tests.support.stack import AuthService, XmppServer
@@ -12,8 +13,10 @@ from tests.support.toml import Table, merged
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from tests.support.accounts import Account
     from tests.support.client import Client
 
 
@@ -29,7 +32,9 @@ class Cluster:
         workers: int = 2,
         database_url: str | None = None,
     ) -> None:
+        self.auth = auth
         self.nats = NatsServer(directory)
+        self._sentries: dict[tuple[str, int], Account] = {}
         url = database_url or f"sqlite:///{directory / 'cluster.db'}"
         self.workers = [
             XmppServer(directory / f"worker{number}", auth, merged(self._options(number), overrides or {}), url)
@@ -47,6 +52,12 @@ class Cluster:
             worker.launch()
         return self
 
+    def sentry(self, host: str, number: int) -> Account:
+        """The account that watches over the worker of that number (see :mod:`tests.support.barrier`)."""
+        if (host, number) not in self._sentries:
+            self._sentries[host, number] = self.auth.account("sentry", host=host)
+        return self._sentries[host, number]
+
     def stop(self) -> list[int]:
         """End everything in good order; returns the exit codes of the workers that ran."""
         statuses = [worker.stop() for worker in self.workers if worker.running]
@@ -54,13 +65,44 @@ class Cluster:
         return statuses
 
 
-class ClusterServer(Server):
-    """A cluster as one test sees it: every client connects to the worker after the one before it."""
+class _View(Server):
+    """One worker as a test sees it. Its clients wait for all workers when they wait for what they have caused."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, program: XmppServer) -> None:
+        super().__init__(program)
+        self.barrier: Barrier | None = None
+
+    async def connect(
+        self,
+        transport: str = CLEAR,
+        *,
+        host: str = HOST,
+        name: str = "client",
+        required: bool = False,
+        context: ssl.SSLContext | None = None,
+        source: str | None = None,
+    ) -> Client:
+        """A connection to the worker."""
+        client = await super().connect(
+            transport, host=host, name=name, required=required, context=context, source=source
+        )
+        client.barrier = self.barrier
+        return client
+
+
+class ClusterServer(Server):
+    """A cluster as one test sees it: every client connects to the worker after the one before it.
+
+    ``accounts`` are those that the test has to do with; others are none of the barrier's business.
+    """
+
+    def __init__(self, cluster: Cluster, accounts: Sequence[Account]) -> None:
         super().__init__(cluster.workers[0])
         self.cluster = cluster
-        self._views = [Server(worker) for worker in cluster.workers]
+        self._views = [_View(worker) for worker in cluster.workers]
+        barrier = Barrier(cluster.sentry, self._views, accounts)
+        for view in self._views:
+            view.barrier = barrier
         self._next = itertools.cycle(self._views)
 
     def at(self, number: int) -> Server:

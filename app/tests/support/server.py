@@ -99,6 +99,11 @@ class Server:
         await client.available(inner, priority)
         return client
 
+    @property
+    def accounts(self) -> set[Account]:
+        """The accounts that have authenticated on connections made through this."""
+        return {client.account for client in self._clients if client.known}
+
     # ------------------------------------------------------------------------------------------- when it ends
 
     @property
