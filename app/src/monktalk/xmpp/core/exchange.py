@@ -24,6 +24,9 @@ log = get_logger(__name__)
 STANZA, NOTE = 1, 2
 """Kinds of frames for a user's home: a stanza for him, and what modules tell each other about him."""
 
+DIRECT: Final = 5
+"""The kind of frame for a user's home that holds what the server has made for one of his sessions: no module looks at it."""
+
 SETTLED: Final = 3
 """The kind of frame that says that the effect of a stanza is durable."""
 
@@ -83,14 +86,12 @@ class Exchange:
         return True
 
     def carry_raw(self, host: VirtualHost, recipient: JID, raw: bytes) -> bool:
-        """Send a stanza that the server has made to the home of a user; False when that is here."""
-        if not recipient.local or self._bus.is_home(host.domain, recipient.local):
+        """Send a stanza that the server has made to a session at another worker; False when the user's home is here."""
+        user = recipient.local
+        if not user or self._bus.is_home(host.domain, user):
             return False
-        stanza = Stanza.from_bytes(raw)
-        sender = stanza.attributes.get("from")
-        stanza.sender = JID.parse(sender) if sender else host.jid
-        stanza.recipient = recipient
-        return self.carry(host, stanza)
+        self._bus.cast(host.domain, user, DIRECT, (recipient.resource, raw))
+        return True
 
     def _remember(self, host: VirtualHost, stanza: Stanza, receipt: Receipt) -> None:
         receipt.hold()
@@ -118,6 +119,10 @@ class Exchange:
             self._deliver(found, stanza)
         elif kind == NOTE:
             found.hooks.note(user, fields[0], fields[1:])
+        elif kind == DIRECT:
+            session = found.sessions.get(user, {}).get(fields[0])
+            if session is not None:
+                session.send(fields[1])
 
     def homeless(self, host: str, user: str, kind: int, fields: tuple[Any, ...], *, certain: bool) -> None:
         """A frame for a user without a home: what is for users who are away is done here."""
