@@ -44,6 +44,9 @@ class Hub(Protocol):
     def worker_frame(self, worker: str, kind: int, fields: tuple[Any, ...]) -> None:
         """A frame has come for this worker."""
 
+    def unsent(self, worker: str, kind: int, fields: tuple[Any, ...]) -> None:
+        """A frame for a worker could not be sent, because the bus does not work."""
+
     def worker_gone(self, worker: str) -> None:
         """A worker has ended, or can't be reached any more."""
 

@@ -26,11 +26,17 @@ log = get_logger(__name__)
 REMEMBERED: Final = 32
 """Messages to a worker that are remembered until the next ones, in case they come back."""
 
+FORGET_SECONDS: Final = 10.0
+"""So long what was sent to a worker that has gone may come back."""
+
 Take = Callable[[str, "Frame"], None]
 """Called with the name of the worker that a frame has come from, and the frame."""
 
-Returned = Callable[[str, "list[Frame]"], None]
-"""Called with the name of a worker that is not there, and the frames that did not find it."""
+Returned = Callable[[str, "list[Frame]", bool], None]
+"""Called with the name of a worker, and the frames that did not get there; with True when it has gone.
+
+With False there was no connection to send them on.
+"""
 
 
 class _Channel:
@@ -54,7 +60,7 @@ class Channels:
         subjects: the names on it.
         me: the name of this worker.
         take: gets what comes.
-        returned: gets what has found nobody.
+        returned: gets what has not arrived.
     """
 
     def __init__(self, nats: Nats, subjects: Subjects, me: str, take: Take, returned: Returned) -> None:
@@ -69,8 +75,9 @@ class Channels:
         nats.subscribe(subjects.worker(me), self._receive)
         nats.subscribe(self._returns + b">", self._come_back)
 
-    def send(self, worker: str, frame: Frame, size: int = 0) -> None:
-        """Send a frame behind those that were sent to that worker before. ``size`` is about that of its bytes."""
+    def send(self, worker: str, frame: Frame) -> None:
+        """Send a frame behind those that were sent to that worker before."""
+        size = frames.weight(frame)
         channel = self._channels.get(worker)
         if channel is None:
             channel = self._channels[worker] = _Channel(self._subjects.worker(worker))
@@ -92,17 +99,23 @@ class Channels:
 
     def _publish(self, channel: _Channel) -> None:
         batch, channel.frames, channel.size = channel.frames, [], 0
+        worker = channel.subject.rpartition(b".")[2]
         channel.number += 1
         channel.sent.append((channel.number, batch))
-        worker = channel.subject.rpartition(b".")[2]
         back = b"%b%b.%d" % (self._returns, worker, channel.number)
         if not self._nats.publish(channel.subject, frames.pack([(self._me,), *batch]), back):
             channel.sent.pop()
-            asyncio.get_running_loop().call_soon(self._returned, worker.decode(), batch)
+            asyncio.get_running_loop().call_soon(self._returned, worker.decode(), batch, False)
 
     def forget(self, worker: str) -> None:
-        """The worker is gone for good."""
-        self._channels.pop(worker, None)
+        """The worker is gone for good; what was sent to it just now may still come back."""
+        channel = self._channels.get(worker)
+        if channel is not None:
+            asyncio.get_running_loop().call_later(FORGET_SECONDS, self._forget, worker, channel)
+
+    def _forget(self, worker: str, channel: _Channel) -> None:
+        if self._channels.get(worker) is channel and not channel.frames:
+            del self._channels[worker]
 
     def _receive(self, message: Message) -> None:
         if message.status:
@@ -130,4 +143,4 @@ class Channels:
             return
         lost = [batch for at, batch in channel.sent if at == int(number)]
         channel.sent = deque((entry for entry in channel.sent if entry[0] != int(number)), maxlen=REMEMBERED)
-        self._returned(worker.decode(), [frame for batch in lost for frame in batch])
+        self._returned(worker.decode(), [frame for batch in lost for frame in batch], True)

@@ -90,7 +90,7 @@ class Directory:
         me: str,
         clock: Clock,
         *,
-        send: Callable[[str, Frame, int], None],
+        send: Callable[[str, Frame], None],
         take: Callable[[str, Frame], None],
         homeless: Callable[[Frame, bool], None],
         hand_over: Callable[[str, str, str], None],
@@ -232,11 +232,11 @@ class Directory:
 
     # -- homes elsewhere -----------------------------------------------------------------------------------------
 
-    def to_user(self, key: Key, frame: Frame, size: int) -> None:
+    def to_user(self, key: Key, frame: Frame) -> None:
         """Send a frame to the user's home behind all that was sent there before."""
         worker = self._locations.get(key)
         if worker is not None:
-            self._send(worker, frame, size)
+            self._send(worker, frame)
             return
         waiting = self._waiting.get(key)
         if waiting is None:
@@ -247,11 +247,11 @@ class Directory:
         else:
             self._homeless(frame, False)
 
-    def cast(self, key: Key, frame: Frame, size: int) -> None:
+    def cast(self, key: Key, frame: Frame) -> None:
         """Send a frame to the user's home, if he has one."""
         worker = self._locations.get(key)
         if worker is not None:
-            self._send(worker, frame, size)
+            self._send(worker, frame)
         elif (waiting := self._waiting.get(key)) is not None:
             if len(waiting) < MOST_WAITING:
                 waiting.append((frame, False))
@@ -270,7 +270,7 @@ class Directory:
         """It is known where the user's home is: send what has waited for that."""
         for frame, wanted in self._waiting.pop(key, ()):
             if worker is not None:
-                self._send(worker, frame, 0)
+                self._send(worker, frame)
             elif self.is_home(key):
                 self._take(self._me, frame)
             elif wanted:

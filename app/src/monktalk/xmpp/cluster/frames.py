@@ -36,3 +36,15 @@ def unpack(data: bytes) -> list[Frame]:
     if not isinstance(frames, tuple) or not all(isinstance(frame, tuple) and frame for frame in frames):
         raise FrameError("what came over the bus is no list of frames")
     return list(frames)
+
+
+def weight(frame: Frame) -> int:
+    """About how many bytes a frame takes: those of the stanzas in it."""
+    total = 0
+    for field in frame:
+        kind = field.__class__
+        if kind is bytes:
+            total += len(field)
+        elif kind is tuple:
+            total += weight(field)
+    return total

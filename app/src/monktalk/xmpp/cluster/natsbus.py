@@ -183,16 +183,15 @@ class NatsBus:
 
     def send(self, worker: str, kind: int, *fields: Any) -> None:
         """Send a frame to a worker."""
-        size = sum(len(field) for field in fields if field.__class__ is bytes)
-        self._channels.send(worker, (_TO_WORKER, kind, *fields), size)
+        self._channels.send(worker, (_TO_WORKER, kind, *fields))
 
     def to_user(self, host: str, user: str, kind: int, fields: tuple[Any, ...]) -> None:
         """Send a frame to the home of a user that is not here; without one it goes to :meth:`Hub.homeless`."""
-        self._directory.to_user((host, user), (_TO_USER, host, user, kind, fields), _size(fields))
+        self._directory.to_user((host, user), (_TO_USER, host, user, kind, fields))
 
     def cast(self, host: str, user: str, kind: int, fields: tuple[Any, ...]) -> None:
         """Send a frame to the home of a user that is not here, if he has one."""
-        self._directory.cast((host, user), (_TO_USER, host, user, kind, fields), _size(fields))
+        self._directory.cast((host, user), (_TO_USER, host, user, kind, fields))
 
     def _take(self, worker: str, frame: Frame) -> None:
         what = frame[0]
@@ -217,19 +216,21 @@ class NatsBus:
         if self._directory.is_home((host, user)):
             self._hub.user_frame(self.worker, host, user, kind, fields)
         else:
-            self._directory.to_user((host, user), frame, 0)
+            self._directory.to_user((host, user), frame)
 
     def _homeless(self, frame: Frame, certain: bool) -> None:
         _, host, user, kind, fields = frame[:5]
         self._hub.homeless(host, user, kind, fields, certain=certain)
 
-    def _returned(self, worker: str, batch: list[Frame]) -> None:
-        """Frames have found nobody: the worker has ended."""
-        if self._nats.connected:
+    def _returned(self, worker: str, batch: list[Frame], gone: bool) -> None:
+        """Frames have found nobody: the worker has ended, or there is no connection."""
+        if gone:
             self._members.lost(worker)
         for frame in batch:
             if frame[0] == _TO_USER:
                 self._again(worker, frame)
+            elif frame[0] == _TO_WORKER and not gone:
+                self._hub.unsent(worker, frame[1], frame[2:])
             elif frame[0] == _ELSEWHERE:
                 log.debug("frame_dropped", worker=worker)
 
@@ -248,7 +249,3 @@ class NatsBus:
             handler = self._notices.get(topic)
             if handler is not None:
                 handler(topic, tuple(arguments))
-
-
-def _size(fields: tuple[Any, ...]) -> int:
-    return sum(len(field) for field in fields if field.__class__ is bytes)

@@ -159,6 +159,11 @@ class Exchange:
         else:
             log.debug("frame_unknown", worker=worker, kind=kind)
 
+    def unsent(self, worker: str, kind: int, fields: tuple[Any, ...]) -> None:
+        """A frame for another worker could not be sent."""
+        if kind in RELAY_KINDS:
+            self.relays.unsent(worker, kind, fields)
+
     def _tick(self) -> None:
         """Put messages whose fate is unknown for too long into the mailbox; if they were delivered, that is known there."""
         self._timer = None
@@ -203,6 +208,8 @@ class Exchange:
     def connected(self, connected: bool) -> None:
         """The bus works, or does not: without it nobody hears of what others write."""
         self._server.storage.trust_cache(connected)
+        if connected:
+            self.relays.connected()
 
     def news_lost(self) -> None:
         """Notices may have been missed."""

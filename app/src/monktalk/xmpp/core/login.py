@@ -199,8 +199,9 @@ class Login:
         text = f"<text xml:lang='en'>{escape(failure.text)}</text>" if failure.text else ""
         self._stream.link.write(f"<failure xmlns='{ns.SASL}'><{failure.condition}/>{text}</failure>".encode())
         host = self._stream.host
-        if host is not None:
-            host.arriving.pop(self._stream, None)
+        user = host.arriving.pop(self._stream, None) if host is not None else None
+        if host is not None and user is not None:
+            host.left(user)
         if host is not None and self._attempts >= host.limits.auth_attempts:
             self._stream.fail(StreamError("policy-violation", "too many failed attempts to authenticate"))
 

@@ -35,6 +35,9 @@ LONGEST_PAUSE: Final = 2.0
 MOST_UNSENT: Final = 64 * 1024 * 1024
 """Bytes that wait for a server which does not read; with more, the connection is given up."""
 
+_MAX_PAYLOAD: Final = 1024 * 1024
+"""What a server takes unless it says otherwise."""
+
 _JITTER: Final = random.SystemRandom()
 """So that not all workers come back at the same moment."""
 
@@ -163,6 +166,7 @@ class Nats:
         self._tls = tls
         self._on_state = on_state
         self._link: _Link | None = None
+        self._max_payload = _MAX_PAYLOAD
         self._handlers: dict[int, Handler] = {}
         self._subjects: dict[int, tuple[bytes, bytes]] = {}
         self._last = 0
@@ -217,6 +221,7 @@ class Nats:
         _, link = await loop.create_connection(lambda: _Link(self._dispatch, self._lost), host, port)
         try:
             info = await link.informed
+            self._max_payload = int(info.options.get("max_payload", _MAX_PAYLOAD))
             if self._tls is not None:
                 assert link.transport is not None
                 # The server has said in clear that it wants TLS, and expects it next.
@@ -274,10 +279,17 @@ class Nats:
     # -- messages ------------------------------------------------------------------------------------------------
 
     def publish(self, subject: bytes, payload: bytes, reply: bytes = b"") -> bool:
-        """Send a message; False when there is no connection to send it on."""
+        """Send a message; False when there is no connection to send it on.
+
+        One that is larger than the server takes is dropped: the server would close the connection.
+        """
         link = self._link
         if link is None:
             return False
+        if len(payload) > self._max_payload:
+            reason = "NATS takes less: raise its max_payload, or lower limits.stanza_size"
+            log.error("message_too_large", subject=subject.decode(), bytes=len(payload), reason=reason)
+            return True
         link.write(wire.publish(subject, payload, reply))
         return True
 

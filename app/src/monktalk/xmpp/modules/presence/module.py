@@ -28,7 +28,7 @@ from monktalk.xmpp.modules.presence.stanzas import (
     priority_of,
     unavailable,
 )
-from monktalk.xmpp.modules.presence.subscriptions import Subscriptions
+from monktalk.xmpp.modules.presence.subscriptions import RECEIVED, Subscriptions
 from monktalk.xmpp.modules.roster import EMPTY, Roster, RosterModule
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError
@@ -249,10 +249,13 @@ class Presence(Module):
 
     @HostHooks.note.handler()
     def told(self, user: str, topic: str, arguments: tuple[Any, ...]) -> bool:
-        """Another worker tells of a subscriber who has come online there."""
-        if topic != _ANNOUNCED:
+        """Another worker tells of a subscriber who has come online there, or of a subscription that it has dealt with."""
+        if topic == _ANNOUNCED:
+            self._probes.announced(user, JID.parse(arguments[0]))
+        elif topic == RECEIVED:
+            self._subscriptions.told(user, arguments)
+        else:
             return False
-        self._probes.announced(user, JID.parse(arguments[0]))
         return True
 
     def _depart(self, session: Session, farewell: Stanza, roster: Roster) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from monktalk.common.jid import JID
 from monktalk.common.logging import get_logger
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from monktalk.xmpp.protocol.stanza import Stanza
 
 log = get_logger(__name__)
+
+RECEIVED: Final = "presence.received"
+"""The topic of a note that another worker has taken a stanza for a user who had no home then."""
 
 
 class Subscriptions:
@@ -71,14 +74,28 @@ class Subscriptions:
         )
         if outcome.full:
             log.info("subscription_request_not_kept", user=own, contact=contact, waiting=max_pending)
-        if outcome.passed_on:
-            self._deliver(user, stanza)
+        revoked = kind == UNSUBSCRIBE and change.before.shows_presence_to(contact.bare)
+        raw = stanza.raw if outcome.passed_on else b""
+        self._deliver(user, kind, raw)
         if outcome.granted:
             self._courier.route(make(own, contact, SUBSCRIBED))
         self._push(user, contact.bare, change)
-        if outcome.granted:
+        self._show(user, contact, granted=outcome.granted, revoked=revoked)
+        exchange = self._host.server.exchange
+        if exchange is not None and user not in self._host.sessions and (raw or outcome.granted or revoked):
+            # He may have come meanwhile, at another worker.
+            exchange.tell(self._host, user, RECEIVED, kind, contact.bare, raw, outcome.granted, revoked)
+
+    def told(self, user: str, arguments: tuple[Any, ...]) -> None:
+        """Another worker has taken a stanza for a user who is here (see :data:`RECEIVED`)."""
+        kind, contact, raw, granted, revoked = arguments[:5]
+        self._deliver(user, kind, raw)
+        self._show(user, JID.parse(contact), granted=granted, revoked=revoked)
+
+    def _show(self, user: str, contact: JID, *, granted: bool, revoked: bool) -> None:
+        if granted:
             self._courier.reveal(user, contact)
-        if kind == UNSUBSCRIBE and change.before.shows_presence_to(contact.bare):
+        if revoked:
             self._courier.conceal(user, contact)
 
     def remind(self, session: Session, roster: Roster) -> None:
@@ -114,12 +131,11 @@ class Subscriptions:
         if change.before.items.get(contact) != change.after.items.get(contact):
             self._rosters.push(user, contact, change)
 
-    def _deliver(self, user: str, stanza: Stanza) -> None:
+    def _deliver(self, user: str, kind: str, raw: bytes) -> None:
         """Requests go to the available resources, what becomes of subscriptions to the interested ones."""
-        request = stanza.attributes["type"] == SUBSCRIBE
-        for session in self._host.user_sessions(user):
-            if session.priority is not None if request else session.interested:
-                session.send(stanza.raw)
+        for session in self._host.user_sessions(user) if raw else ():
+            if session.priority is not None if kind == SUBSCRIBE else session.interested:
+                session.send(raw)
 
     async def _exists(self, user: str) -> bool:
         """Whether there is such an account; when nobody knows, there is."""
