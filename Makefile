@@ -11,7 +11,7 @@ DEVELOPMENT := $(VENV)/.development
 APPLIANCE := $(VENV)/.appliance
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-appliance appliance lab-single lab-proxies lab-cluster lab-up lab-down bench docs lock clean
+.PHONY: help run test lint lint-appliance appliance lab-single lab-dbcl lab-proxies lab-cluster lab-up lab-down bench docs lock clean
 
 # The lab's scenarios use the tools of the virtual environment.
 LAB := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" molecule/shared/run.sh
@@ -47,6 +47,9 @@ lab-single: $(APPLIANCE) ## Test the appliance on a real systemd host made on th
 
 lab-cluster: $(APPLIANCE) ## The same for a cluster of eight hosts, then faults under load; RUNS=10 FAULTS=node-killed,nodes-split
 	@RUNS="$(RUNS)" FAULTS="$(FAULTS)" $(LAB) test cluster
+
+lab-dbcl: $(APPLIANCE) ## Test the SQL cluster on three such hosts: faults, switchover, restore
+	@$(LAB) test dbcl
 
 lab-proxies: $(APPLIANCE) ## Test join proxies and bus, on four such hosts
 	@$(LAB) test proxies
