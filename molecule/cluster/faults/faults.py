@@ -36,10 +36,11 @@ class Fault:
 
         Args:
             installation: the cluster.
-            number: the how-many-eth run it is, so that it is another node's turn in each.
+            number: the how-many-eth run it is, for what takes turns.
         """
         self.installation = installation
-        self.node = installation.nodes[number % len(installation.nodes)]
+        # One that came back has no clients yet, and nobody would notice what happens to it.
+        self.node = installation.busiest()
 
     def touched(self) -> list[Node] | None:
         """The nodes whose clients it happens to; None for all of them."""

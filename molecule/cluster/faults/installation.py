@@ -77,6 +77,10 @@ class Installation:
         rows = json.loads(result.stdout)
         return {str(row["jid"]).partition("@")[0] for row in rows if node.name in str(row["node"])}
 
+    def busiest(self) -> Node:
+        """The node that most sessions are on."""
+        return max(self.nodes, key=lambda node: len(self.users_of(node)))
+
     def sessions(self) -> set[str]:
         """The full addresses of all sessions, as the nodes tell it."""
         return set().union(*(ask(node, "mongooseimctl connected_users").lines for node in self.nodes))

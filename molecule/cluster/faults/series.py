@@ -89,6 +89,8 @@ class Series:
         report["fault_seconds"] = round(healed - began, 1)
         report["whole_seconds"] = round(whole - healed, 1)
         report["disagreement"] = self._disagreement()
+        if nodes and not report["touched"]:
+            report["disagreement"].append(f"{kind.name} touched no client: it has shown nothing")
         return report
 
     def _disagreement(self) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -59,12 +61,15 @@ class Cluster:
     """Has two nodes with a user each."""
 
     def __init__(self):
-        self.nodes = ["a", "b"]
+        self.turns = itertools.cycle(["a", "b"])
         self.ghosts = set()
         self.waited = 0
 
     def wait_whole(self, seconds):
         self.waited += 1
+
+    def busiest(self):
+        return next(self.turns)
 
     def users_of(self, node):
         return {f"user-{node}"}
@@ -145,11 +150,19 @@ def test_a_fault_that_does_no_harm(tmp_path, capsys):
     assert (written["run"], written["name"], written["findings"]["acknowledged"]) == (1, "trip", 3)
 
 
-def test_another_node_in_each_run(tmp_path):
+def test_it_happens_to_the_node_that_is_busiest_then(tmp_path):
     load = Load(report())
+    one = series.Series(Cluster(), load, tmp_path / "results")
     for number in range(3):
-        series.Series(Cluster(), load, tmp_path / "results").run([Trip], number)
+        one.run([Trip], number)
     assert [words[1] for words in load.said if isinstance(words, tuple)] == [{"user-a"}, {"user-b"}, {"user-a"}]
+
+
+def test_a_fault_that_nobody_notices_shows_nothing(tmp_path):
+    load = Load(replace(report(), touched=0))
+    one = series.Series(Cluster(), load, tmp_path / "results")
+    one.run([Trip], 0)
+    assert one.complaints == ["trip: trip touched no client: it has shown nothing"]
 
 
 def test_a_fault_that_loses_something(tmp_path, capsys):
