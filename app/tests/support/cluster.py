@@ -35,7 +35,8 @@ class Cluster:
         self.auth = auth
         self.nats = NatsServer(directory)
         self._sentries: dict[tuple[str, int], Account] = {}
-        url = database_url or f"sqlite:///{directory / 'cluster.db'}"
+        self.database = directory / "cluster.db"
+        url = database_url or f"sqlite:///{self.database}"
         self.workers = [
             XmppServer(directory / f"worker{number}", auth, merged(self._options(number), overrides or {}), url)
             for number in range(workers)

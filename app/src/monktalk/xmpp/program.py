@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from monktalk.common import logging as log_setup
 from monktalk.common import sdnotify
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+CLUSTER_PATIENCE: Final = 30.0
+"""Seconds that a cluster waits for its database, which gets another leader in that time."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -58,7 +61,8 @@ class Program:
         self._started_with = config
         self.tls = TlsContexts()
         self.tls.load(config)
-        storage = open_storage(config.section("database").url)
+        patience = CLUSTER_PATIENCE if config.section("cluster").bus != "none" else 0.0
+        storage = open_storage(config.section("database").url, patience=patience)
         self.server = Server(config, ALL, storage, open_bus(config.section("cluster"), worker), self.tls)
         self.connections: Connections | None = None
         self.ports: Ports | None = None

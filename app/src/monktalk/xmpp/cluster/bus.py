@@ -41,6 +41,9 @@ class Hub(Protocol):
     def homeless(self, host: str, user: str, kind: int, fields: tuple[Any, ...], *, certain: bool) -> None:
         """A frame for a user has found no home of his; he has none, or, unless ``certain``, it is not known where."""
 
+    def astray(self, host: str, user: str, kind: int, fields: tuple[Any, ...]) -> bool:
+        """A frame did not find a user where he was last. True: it need not be sent again."""
+
     def worker_frame(self, worker: str, kind: int, fields: tuple[Any, ...]) -> None:
         """A frame has come for this worker."""
 

@@ -213,6 +213,8 @@ class NatsBus:
         """A frame did not find its user where he was last."""
         _, host, user, kind, fields = frame[:5]
         self._directory.moved((host, user), worker)
+        if self._hub.astray(host, user, kind, fields):
+            return
         if self._directory.is_home((host, user)):
             self._hub.user_frame(self.worker, host, user, kind, fields)
         else:

@@ -13,6 +13,7 @@ from monktalk.xmpp.protocol.errors import StanzaError, StreamError
 from monktalk.xmpp.protocol.sm import StreamManagement
 from monktalk.xmpp.protocol.stanza import IQ, Stanza, error_reply, iq_result
 from monktalk.xmpp.protocol.xmltree import escape, find, text_of
+from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
 if TYPE_CHECKING:
     from monktalk.xmpp.core.c2s import ClientStream
@@ -135,7 +136,10 @@ def _enable(session: Session, element: Stanza) -> None:
     if session.sm is not None or not options.enabled:
         _fail(session.stream, "unexpected-request" if session.sm is not None else "feature-not-implemented")
         return
-    if element.attributes.get("resume") in _TRUE and options.resume_time > 0:
+    resumable = element.attributes.get("resume") in _TRUE and options.resume_time > 0
+    if session.host.durable:
+        session.run(_enable_durably(session, resumable=resumable))
+    elif resumable:
         token = secrets.token_urlsafe(16)
         session.sm = StreamManagement(token)
         session.host.server.resumable[token] = session
@@ -147,6 +151,29 @@ def _enable(session: Session, element: Stanza) -> None:
         session.link.write(f"<enabled xmlns='{ns.STREAM_MANAGEMENT}'/>".encode())
 
 
+async def _enable_durably(session: Session, *, resumable: bool) -> None:
+    """Stream management of a session that is written down: the client gets the token when that is done."""
+    stream = session.stream
+    try:
+        token = await session.host.server.continuity.enable(session, resumable=resumable)
+    except StorageUnavailable as error:
+        log.warning("session_not_written", jid=session.jid.full, reason=str(error))
+        if stream is not None:
+            _fail(stream, "resource-constraint")
+        return
+    if session.closed or session.link is None or session.sm is not None:
+        return
+    session.sm = StreamManagement(token if resumable else None)
+    options = session.host.stream_management
+    if resumable:
+        session.host.server.resumable[token] = session
+        attributes = f" id='{token}' resume='true' max='{int(options.resume_time)}'"
+    else:
+        attributes = ""
+    session.link.write(f"<enabled xmlns='{ns.STREAM_MANAGEMENT}'{attributes}/>".encode())
+    session.host.server.continuity.changed(session)
+
+
 def _resume(stream: ClientStream, element: Stanza) -> None:
     host, user = stream.host, stream.user
     assert host is not None
@@ -154,8 +181,33 @@ def _resume(stream: ClientStream, element: Stanza) -> None:
     if session is None or session.host is not host or session.jid.local != user or session.sm is None:
         _fail(stream, "item-not-found")
         return
-    sm = session.sm
-    sm.acknowledge(element.attributes.get("h"))
+    if session.record is not None:
+        stream.run(_resume_durably(stream, session, element.attributes.get("h")))
+        return
+    session.sm.acknowledge(element.attributes.get("h"))
+    _attach(stream, session)
+
+
+async def _resume_durably(stream: ClientStream, session: Session, h: str | None) -> None:
+    """Resume a session that is written down, when storage and client agree."""
+    try:
+        resumed = await session.host.server.continuity.resume(session, h)
+    except StorageUnavailable as error:
+        log.warning("session_not_resumed", jid=session.jid.full, reason=str(error))
+        stream.fail(StreamError("resource-constraint", "the storage can't be reached, try again later"), resumable=True)
+        return
+    if stream.closed:
+        return
+    if resumed:
+        _attach(stream, session)
+    else:
+        _fail(stream, "item-not-found")
+
+
+def _attach(stream: ClientStream, session: Session) -> None:
+    """Go on with the session on this stream."""
+    host, sm = session.host, session.sm
+    assert sm is not None
     old = session.stream
     if old is not None:
         session.detach()

@@ -27,8 +27,8 @@ STANZA, NOTE = 1, 2
 DIRECT: Final = 5
 """The kind of frame for a user's home that holds what the server has made for one of his sessions: no module looks at it."""
 
-SETTLED: Final = 3
-"""The kind of frame that says that the effect of a stanza is durable."""
+SETTLED, ADOPT = 3, 4
+"""Kinds of frames for a worker: a stanza whose effect is durable, and a user whose sessions it is to adopt."""
 
 SETTLE_SECONDS: Final = 1.0
 """A message whose effect is not durable by then is put into the recipient's mailbox: its worker may be dead."""
@@ -45,6 +45,12 @@ class _Sent(NamedTuple):
     receipt: Receipt
     deadline: float
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The host and the localpart of its recipient."""
+        assert self.stanza.recipient is not None
+        return self.host.domain, self.stanza.recipient.local
+
 
 class Exchange:
     """The traffic between this server and the other workers. Implements :class:`monktalk.xmpp.cluster.bus.Hub`."""
@@ -54,6 +60,7 @@ class Exchange:
         self._bus = server.bus
         self.relays = Relays(server)
         self._sent: dict[tuple[str, int], _Sent] = {}
+        self._detours: dict[tuple[str, str], int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     # -- stanzas that leave --------------------------------------------------------------------------------------
@@ -81,6 +88,10 @@ class Exchange:
             self._bus.cast(domain, user, STANZA, fields)
             return True
         if receipt is not None and receipt.origin:
+            if (domain, user) in self._detours:
+                receipt.hold()
+                self._keep(_Sent(host, stanza, receipt, 0.0))
+                return True
             self._remember(host, stanza, receipt)
         self._bus.to_user(domain, user, STANZA, fields)
         return True
@@ -154,6 +165,10 @@ class Exchange:
             sent = self._sent.pop((fields[0], fields[1]), None)
             if sent is not None:
                 sent.receipt.release()
+        elif kind == ADOPT:
+            found = self._server.hosts.get(fields[0])
+            if found is not None:
+                self._server.continuity.adopt_user(found, fields[1])
         elif kind in RELAY_KINDS:
             self.relays.frame(worker, kind, fields)
         else:
@@ -169,25 +184,53 @@ class Exchange:
         self._timer = None
         now = self._server.clock.monotonic()
         while self._sent:
-            name, sent = next(iter(self._sent.items()))
+            sent = next(iter(self._sent.values()))
             if sent.deadline > now:
                 self._tick_later()
                 return
+            log.info("messages_diverted", to=sent.stanza.recipient, reason="not settled in time")
+            self._divert(sent.key)
+
+    def astray(self, host: str, user: str, kind: int, fields: tuple[Any, ...]) -> bool:
+        """A frame did not find its user where he was last. True: it is dealt with; else it is sent again."""
+        if kind != STANZA or (fields[6], fields[7]) not in self._sent:
+            return False
+        self._divert((host, user))
+        return True
+
+    def _divert(self, key: tuple[str, str]) -> None:
+        """Put all messages for a user whose fate is not known into his mailbox, in order, and newer ones behind them.
+
+        Those that have been delivered after all are known there by their origin and number.
+        """
+        waiting = [(name, sent) for name, sent in self._sent.items() if sent.key == key]
+        for name, sent in waiting:
             del self._sent[name]
-            log.debug("message_not_settled", to=sent.stanza.recipient)
             self._keep(sent)
 
     def _keep(self, sent: _Sent) -> None:
-        assert sent.stanza.recipient is not None
+        key = sent.key
+        self._detours[key] = self._detours.get(key, 0) + 1
+        stanza = sent.stanza
+        receipt = Receipt(sent.receipt.origin, sent.receipt.number, lambda: self._kept(key, sent.receipt))
+        stanza.receipt = receipt
         try:
-            if not sent.host.hooks.undelivered_message(sent.stanza, sent.stanza.recipient.local):
+            if not sent.host.hooks.undelivered_message(stanza, key[1]):
                 raise StanzaError("service-unavailable")
         except StanzaError as error:
-            self._server.bounce(sent.stanza, error)
+            self._server.bounce(stanza, error)
         except StorageUnavailable:
-            self._server.bounce(sent.stanza, STORAGE_DOWN)
+            self._server.bounce(stanza, STORAGE_DOWN)
         finally:
-            sent.receipt.release()
+            receipt.release()
+
+    def _kept(self, key: tuple[str, str], receipt: Receipt) -> None:
+        left = self._detours[key] - 1
+        if left:
+            self._detours[key] = left
+        else:
+            del self._detours[key]
+        receipt.release()
 
     def _tick_later(self) -> None:
         if self._timer is None:
@@ -218,6 +261,11 @@ class Exchange:
     def worker_gone(self, worker: str) -> None:
         """A worker is gone."""
         self.relays.worker_gone(worker)
+        self._server.continuity.worker_gone(worker)
+
+    def offer(self, worker: str, host: str, user: str) -> None:
+        """Sessions of a user are ours in the storage, and his home is elsewhere: let it adopt them."""
+        self._bus.send(worker, ADOPT, host, user)
 
     def hand_over(self, host: str, user: str, worker: str) -> None:
         """The user has an older home: his clients here connect anew, and find that one."""
@@ -228,10 +276,15 @@ class Exchange:
         for stream in found.arrivals(user):
             stream.fail(error)
         for session in found.user_sessions(user):
+            if session.record is not None and session.sm is not None and session.sm.token is not None:
+                session.abandon("the user has another home")
+                continue
             if session.stream is not None:
                 session.stream.fail(error)
             session.end("the user has another home")
         self._bus.leave(host, user)
+        if found.durable:
+            self.offer(worker, host, user)
 
 
 def _stanza(fields: tuple[Any, ...]) -> Stanza:

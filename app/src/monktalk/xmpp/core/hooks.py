@@ -207,6 +207,18 @@ class HostHooks:
     undelivered_message = EventPoint[["Stanza", str]]()
     """No session takes the message for the user (the localpart). True: stored or dealt with."""
 
+    storable = EventPoint[["Stanza"]]()
+    """Whether a message is worth to be kept for somebody who is away. True: it is."""
+
+    detour = EventPoint[[str]]()
+    """Whether messages for a user have to go through his mailbox, because older ones are just being delivered from there."""
+
+    mailbox_filled = EventPoint[[str]]()
+    """Messages have been put into the mailbox of a user (the localpart) whose sessions are here, or may be waiting there."""
+
+    session_left = EventPoint[["Session"]]()
+    """A session goes on at another worker: what is kept for it here is of no use any more."""
+
     note = EventPoint[[str, str, "tuple[Any, ...]"]]()
     """Another worker tells something about a user (the localpart) whose home is here: the topic, and what belongs to it."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from monktalk.common.jid import JID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core import hooks as hook_points
+from monktalk.xmpp.core.delivery import DurableDelivery
 from monktalk.xmpp.core.hooks import HostHooks
 from monktalk.xmpp.core.module import IqHandler, IqKey, Module, Target, iq_marks
 from monktalk.xmpp.protocol.errors import StanzaError
@@ -45,6 +46,7 @@ class VirtualHost:
         self.modules: dict[str, Module] = {}
         self.iq_handlers: dict[IqKey, IqHandler] = {}
         self.identities: list[tuple[str, str, str]] = [("server", "im", "MonkTalk")]
+        self.delivery = DurableDelivery(self)
         self.apply(config)
 
     def apply(self, config: Config) -> None:
@@ -53,6 +55,9 @@ class VirtualHost:
         self.limits = config.section("limits")
         self.stream_management = config.section("stream_management", host=self.domain)
         session_options = config.section("sessions", host=self.domain)
+        guarantee: str = config.section("messages", host=self.domain).guarantee
+        self.durable = guarantee == "durable" or (guarantee == "auto" and not self.server.bus.alone)
+        """Messages are stored before they are delivered, and sessions are written down."""
         self.resource_conflict: str = session_options.resource_conflict
         self.isolated: bool = session_options.isolated
         administrators: tuple[str, ...] = config.section("general").administrators
@@ -117,6 +122,7 @@ class VirtualHost:
         """A session of the user, or a stream that was about to become one, has gone: perhaps nobody of his is here now."""
         if not self.server.bus.alone and user not in self.sessions and user not in self.arriving.values():
             self.server.bus.leave(self.domain, user)
+            self.server.continuity.left_home(self, user)
 
     def takes_messages(self, session: Session) -> None:
         """The session has become available with a priority of zero or more: the user's others note since when."""
@@ -188,7 +194,7 @@ class VirtualHost:
         if recipient.resource:
             session = resources.get(recipient.resource) if resources is not None else None
             if session is not None:
-                session.send(stanza.raw)
+                self._hand_to([session], stanza, user)
             elif self._falls_back_to_bare(stanza):
                 self._deliver_to_bare(stanza, user, resources)
         elif stanza.attributes.get("type") == "groupchat":
@@ -206,14 +212,22 @@ class VirtualHost:
 
     def _deliver_to_bare(self, stanza: Stanza, user: str, resources: dict[str, Session] | None) -> None:
         """To every session with a priority of zero or more; else to whoever keeps messages (section 8.5.2.1)."""
-        taken = False
+        takers = None
         if resources is not None:
-            for session in resources.values():
-                if session.priority is not None and session.priority >= 0:
-                    session.send(stanza.raw)
-                    taken = True
-        if not taken and stanza.attributes.get("type") != "headline":
+            takers = [each for each in resources.values() if each.priority is not None and each.priority >= 0]
+        if takers:
+            self._hand_to(takers, stanza, user)
+        elif stanza.attributes.get("type") != "headline":
             self.undelivered(stanza, user)
+
+    def _hand_to(self, sessions: list[Session], stanza: Stanza, user: str) -> None:
+        if not self.durable:
+            for session in sessions:
+                session.send(stanza.raw)
+        elif self.hooks.detour(user) and self.hooks.storable(stanza):
+            self.undelivered(stanza, user)
+        else:
+            self.delivery.deliver(sessions, stanza)
 
     def undelivered(self, stanza: Stanza, user: str) -> None:
         """No session takes the message. Raises :class:`StanzaError` when no module takes it either."""

@@ -21,21 +21,33 @@ def redeliver(session: Session, sm: StreamManagement) -> None:
     Messages go to those of the user's sessions that have not had them, or are stored when there is no other session.
     Senders of requests, and of messages that nobody takes, are told.
     """
-    server = session.host.server
     for number, raw in enumerate(sm.queue, sm.acknowledged + 1):
-        stanza = Stanza.from_bytes(raw)
-        sender = stanza.attributes.get("from")
-        if sender is None or stanza.type == "error":
-            continue
-        stanza.sender = JID.parse(sender)
-        to = stanza.attributes.get("to")
-        stanza.recipient = JID.parse(to) if to else session.jid.to_bare()
-        try:
-            _place(session, sm, stanza, number)
-        except StanzaError as error:
-            server.bounce(stanza, error)
-        except StorageUnavailable:
-            server.bounce(stanza, STORAGE_DOWN)
+        stanza = addressed_stanza(session, raw)
+        if stanza is not None:
+            redeliver_one(session, sm, stanza, number)
+
+
+def addressed_stanza(session: Session, raw: bytes) -> Stanza | None:
+    """A stanza from the queue of a session; None for one that nobody else is to get."""
+    stanza = Stanza.from_bytes(raw)
+    sender = stanza.attributes.get("from")
+    if sender is None or stanza.type == "error":
+        return None
+    stanza.sender = JID.parse(sender)
+    to = stanza.attributes.get("to")
+    stanza.recipient = JID.parse(to) if to else session.jid.to_bare()
+    return stanza
+
+
+def redeliver_one(session: Session, sm: StreamManagement, stanza: Stanza, number: int) -> None:
+    """Find a place for one stanza, the ``number``-th that was sent to the session."""
+    server = session.host.server
+    try:
+        _place(session, sm, stanza, number)
+    except StanzaError as error:
+        server.bounce(stanza, error)
+    except StorageUnavailable:
+        server.bounce(stanza, STORAGE_DOWN)
 
 
 def _place(session: Session, sm: StreamManagement, stanza: Stanza, number: int) -> None:

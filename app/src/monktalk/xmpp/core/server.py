@@ -11,6 +11,7 @@ from monktalk.common.logging import get_logger
 from monktalk.xmpp.core.auth.client import AuthClients
 from monktalk.xmpp.core.auth.provider import AuthProvider
 from monktalk.xmpp.core.auth.throttle import LoginThrottle
+from monktalk.xmpp.core.continuity import Continuity
 from monktalk.xmpp.core.exchange import Exchange
 from monktalk.xmpp.core.host import VirtualHost
 from monktalk.xmpp.core.iq import IqDispatcher
@@ -75,6 +76,7 @@ class Server:
         self.metrics = Telemetry(self)
         self.resumable: dict[str, Session] = {}
         self.away: dict[Session, asyncio.TimerHandle] = {}
+        self.continuity = Continuity(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: list[Session] = []
         self._request_timer: asyncio.TimerHandle | None = None
@@ -89,6 +91,7 @@ class Server:
         self.bus.on_notice("invalidate", lambda _topic, what: self.storage.invalidate(*what))
         for domain in self.config.section("general").hosts:
             await self.add_host(domain)
+        self.continuity.start()
 
     def _auth(self, domain: str) -> AuthProvider:
         settings = self.config.section("auth", host=domain)
@@ -125,8 +128,9 @@ class Server:
     async def stop(self) -> None:
         """End all sessions with ``system-shutdown``, finish what is under way, close everything."""
         for host in list(self.hosts.values()):
-            self._end_sessions(host, StreamError("system-shutdown", "the server is being stopped"))
+            self._leave_sessions(host, StreamError("system-shutdown", "the server is being stopped"))
         await self._settle()
+        await self.continuity.stop()
         for host in self.hosts.values():
             await unload_modules(host)
             await host.auth.close()
@@ -135,6 +139,13 @@ class Server:
         self.hub.close()
         await self.bus.close()
         await self.storage.close()
+
+    def _leave_sessions(self, host: VirtualHost, error: StreamError) -> None:
+        """End the sessions of a host, but for those that go on at another worker, or at the next start."""
+        for session in host.all_sessions():
+            if session.record is not None and session.sm is not None and session.sm.token is not None:
+                session.abandon(error.text)
+        self._end_sessions(host, error)
 
     @staticmethod
     def _end_sessions(host: VirtualHost, error: StreamError) -> None:

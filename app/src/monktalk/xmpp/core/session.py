@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core.iq import STORAGE_DOWN, check_request
+from monktalk.xmpp.core.receipt import Receipt
 from monktalk.xmpp.core.redelivery import redeliver
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError, StreamError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from monktalk.xmpp.core.c2s import ClientStream
+    from monktalk.xmpp.core.continuity import Record
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.link import Link
 
@@ -33,6 +35,18 @@ _PLAIN_NAMES = {
 """How the bytes of a stanza begin whose name has no prefix: ``<message:message`` begins with ``<message``, too."""
 _SM_REQUEST = ns.qname(ns.STREAM_MANAGEMENT, "r")
 _SM_ANSWER = ns.qname(ns.STREAM_MANAGEMENT, "a")
+
+
+class Held:
+    """A stanza that waits for being stored, or behind one that does. ``number`` is its place in the stream, as stored."""
+
+    __slots__ = ("number", "raw", "ready", "stored")
+
+    def __init__(self, raw: bytes, number: int, *, ready: bool) -> None:
+        self.raw = raw
+        self.number = number
+        self.ready = ready
+        self.stored = False
 
 
 class Session:
@@ -48,6 +62,8 @@ class Session:
         "_backlog",
         "_caught_up",
         "_ending",
+        "_held",
+        "_held_sent",
         "_injecting",
         "_lang",
         "_sender",
@@ -60,23 +76,28 @@ class Session:
         "host",
         "interested",
         "jid",
+        "lang",
         "link",
         "peer",
         "presence",
         "priority",
+        "record",
         "secure",
         "sm",
         "sm_waiting",
         "stream",
     )
 
-    def __init__(self, host: VirtualHost, jid: JID, stream: ClientStream, lang: str | None) -> None:
+    def __init__(self, host: VirtualHost, jid: JID, stream: ClientStream | None, lang: str | None) -> None:
         self.host = host
         self.jid = jid
-        self.stream: ClientStream | None = stream
-        self.link: Link | None = stream.link
-        self.peer = stream.peer
-        self.secure = stream.link.secure
+        self.stream = stream
+        self.link: Link | None = stream.link if stream is not None else None
+        self.peer = stream.peer if stream is not None else ""
+        self.secure = stream is not None and stream.link.secure
+        self.record: Record | None = None
+        self._held: deque[Held] | None = None
+        self._held_sent: asyncio.Future[None] | None = None
         self.bound_at = host.server.clock.now()
         self.sm: StreamManagement | None = None
         self.sm_waiting = False
@@ -95,6 +116,7 @@ class Session:
         self._caught_up: asyncio.Future[None] | None = None
         sender = f" from='{escape(jid.full)}'"
         self._sender = sender.encode()
+        self.lang = lang
         self._lang = lang if lang and lang.lower() != host.server.language.lower() else None
         self._sender_and_lang = f"{sender} xml:lang='{escape(self._lang)}'".encode() if self._lang else self._sender
 
@@ -158,6 +180,9 @@ class Session:
 
     def _dispatch(self, stanza: Stanza) -> None:
         name = stanza.name
+        receipt = None
+        if name == MESSAGE and self.record is not None and self.sm is not None and not self._injecting:
+            receipt = stanza.receipt = self._receipt(self.record)
         try:
             if name == MESSAGE:
                 if not self.host.hooks.user_message(self, stanza):
@@ -166,6 +191,8 @@ class Session:
                 self._handle_iq(stanza)
             elif not self.host.hooks.user_presence(self, stanza):
                 raise StanzaError("service-unavailable")
+            else:
+                self.host.server.continuity.changed(self)
         except StanzaError as error:
             self._refuse(stanza, error)
         except StorageUnavailable:
@@ -176,6 +203,15 @@ class Session:
             # What one module does wrong with one stanza, perhaps on behalf of the recipient, is no reason to end the stream.
             log.exception("stanza_failed", jid=self.jid.full, stanza=name)
             self._refuse(stanza, StanzaError("internal-server-error"))
+        finally:
+            if receipt is not None:
+                receipt.release()
+
+    def _receipt(self, record: Record) -> Receipt:
+        """What holds back the acknowledgement of the message that is being handled."""
+        number = self.settle_later()
+        assert number is not None
+        return Receipt(record.token, number, lambda: self.settled(number))
 
     def _handle_iq(self, stanza: Stanza) -> None:
         if not stanza.attributes.get("id"):
@@ -195,9 +231,13 @@ class Session:
     def _handle_other(self, stanza: Stanza) -> None:
         sm = self.sm
         if stanza.name == _SM_REQUEST and sm is not None:
-            self._write(sm.answer())
+            if self.record is not None:
+                self.record.owed = sm.handled < sm.received
+            self._answer()
         elif stanza.name == _SM_ANSWER and sm is not None:
             sm.acknowledge(stanza.attributes.get("h"))
+            if self.record is not None:
+                self.host.server.continuity.acknowledged(self)
             if sm.queue:
                 self._wait_for_request()
             self._wake()
@@ -271,6 +311,7 @@ class Session:
             again, self._again = self._again, None
             if again is not None and not self.closed:
                 self._handle_late(self._dispatch, again)
+            self.host.server.continuity.changed(self)
             self._catch_up()
 
     def _catch_up(self) -> None:
@@ -304,6 +345,53 @@ class Session:
 
     def send(self, raw: bytes) -> None:
         """Send one stanza."""
+        if self._held:
+            self._held.append(Held(raw, 0, ready=True))
+        else:
+            self._transmit(raw)
+
+    def hold(self, raw: bytes) -> Held:
+        """Give a stanza its place in the stream. It is sent when it has become ready, and :meth:`flush_held` is called."""
+        sm, record = self.sm, self.record
+        assert sm is not None
+        assert record is not None
+        if self._held is None:
+            self._held = deque()
+        if record.adopted is not None:
+            number = record.next_provisional()
+        else:
+            number = sm.acknowledged + len(sm.queue) + len(self._held) + 1
+        held = Held(raw, number, ready=False)
+        self._held.append(held)
+        return held
+
+    def flush_held(self) -> None:
+        """Send what is ready and does not wait behind something that is not."""
+        held = self._held
+        while held and held[0].ready:
+            entry = held.popleft()
+            self._transmit(entry.raw, entry.number if entry.stored else None)
+        if not held:
+            self._held = None
+            waiting, self._held_sent = self._held_sent, None
+            if waiting is not None:
+                waiting.set_result(None)
+
+    async def held_sent(self) -> None:
+        """Wait until nothing is held any more."""
+        while self._held:
+            if self._held_sent is None:
+                self._held_sent = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._held_sent)
+
+    def _transmit(self, raw: bytes, stored: int | None = None) -> None:
+        """Put a stanza on the stream; ``stored`` is its number in the storage."""
+        record = self.record
+        if record is not None:
+            if record.adopted is not None:
+                record.adopted.append(stored)
+            elif stored is not None:
+                record.rows.append(stored)
         link = self.link
         sm = self.sm
         if sm is None:
@@ -358,6 +446,17 @@ class Session:
         sm, options = self.sm, self.host.stream_management
         return sm is None or (len(sm.queue) * 2 < options.queue and sm.size * 2 < options.queue_size)
 
+    def can_queue(self) -> bool:
+        """Whether more may be put into the queue of a session that is written down, though its client is away."""
+        sm, options = self.sm, self.host.stream_management
+        return (
+            self.record is not None
+            and sm is not None
+            and not self.closed
+            and len(sm.queue) * 2 < options.queue
+            and sm.size * 2 < options.queue_size
+        )
+
     async def drained(self) -> bool:
         """Wait until the client has taken, and with stream management acknowledged, most of what it was sent.
 
@@ -390,7 +489,23 @@ class Session:
         """Acknowledge what :meth:`settle_later` held back."""
         sm = self.sm
         if sm is not None and number is not None and sm.settle(number) and sm.answered < sm.received:
-            self._write(sm.answer())
+            if self.record is None:
+                self._answer()
+            elif self.record.owed:
+                # Only who has asked is told, since every count that is told has to be stored before.
+                self.record.owed = False
+                self._answer()
+
+    def _answer(self) -> None:
+        if self.record is not None:
+            self.host.server.continuity.answer(self)
+        elif self.sm is not None:
+            self._write(self.sm.answer())
+
+    def acknowledge(self, count: int) -> None:
+        """Tell the client that so many of its stanzas are handled."""
+        if self.sm is not None:
+            self._write(self.sm.answer(count))
 
     # -- connections come and go ---------------------------------------------------------------------------------
 
@@ -439,6 +554,22 @@ class Session:
             log.exception("hook_failed", hook="session_closed", jid=self.jid.full)
         self.host.server.session_ended(self)
         log.info("session_closed", jid=self.jid.full, reason=reason)
-        sm, self.sm = self.sm, None
-        if sm is not None:
+        if self.record is not None:
+            self.host.server.continuity.ended(self, self.sm)
+        elif self.sm is not None:
+            sm, self.sm = self.sm, None
             redeliver(self, sm)
+
+    def abandon(self, reason: str) -> None:
+        """The session goes on at another worker: forget it here, and tell nobody but its client, who may resume it there."""
+        if self.closed:
+            return
+        self.closed = True
+        stream = self.stream
+        self.detach()
+        self.host.remove_session(self)
+        self.host.hooks.session_left(self)
+        self.host.server.session_ended(self)
+        log.info("session_left", jid=self.jid.full, reason=reason)
+        if stream is not None:
+            stream.fail(StreamError("system-shutdown", "the session goes on elsewhere, resume it"))

@@ -228,6 +228,23 @@ STREAM_MANAGEMENT = Section(
     per_host=True,
 )
 
+MESSAGES = Section(
+    ("messages",),
+    "What an acknowledgement to the sender of a message promises (XEP-0198).",
+    (
+        Option(
+            "guarantee",
+            Kind.CHOICE,
+            "auto",
+            choices=("auto", "durable", "memory"),
+            doc="`durable`: the message is in the database, or its recipient has acknowledged it; no machine that dies takes "
+            "it along. `memory`: it was handed to the recipient's connection or stored for him; faster, and what is on its "
+            "way is lost with the worker. `auto` is `durable` where there is a bus.",
+        ),
+    ),
+    per_host=True,
+)
+
 CONTACTS = Section(
     ("contacts",),
     "Contact addresses of the service (XEP-0157), as URIs.",
@@ -297,6 +314,7 @@ CORE_SECTIONS = (
     LIMITS,
     HOST,
     STREAM_MANAGEMENT,
+    MESSAGES,
     CONTACTS,
     CLUSTER,
 )

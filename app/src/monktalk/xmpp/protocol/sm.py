@@ -52,9 +52,7 @@ class StreamManagement:
 
         Raises :class:`StreamError` when it is no number or higher than what was sent (XEP-0198 section 4).
         """
-        if h is None or not h.isascii() or not h.isdigit() or len(h) > 10 or int(h) >= _MODULUS:
-            raise StreamError("policy-violation", "the attribute h must be a number below 2**32")
-        newly = (int(h) - self.acknowledged) % _MODULUS
+        newly = self.newly(h)
         if newly > len(self.queue):
             sent = (self.acknowledged + len(self.queue)) % _MODULUS
             raise StreamError(
@@ -68,6 +66,19 @@ class StreamManagement:
         self.acknowledged += newly
         self.requested = False
         return newly
+
+    @staticmethod
+    def _number(h: str | None) -> int:
+        if h is None or not h.isascii() or not h.isdigit() or len(h) > 10 or int(h) >= _MODULUS:
+            raise StreamError("policy-violation", "the attribute h must be a number below 2**32")
+        return int(h)
+
+    def newly(self, h: str | None) -> int:
+        """How many stanzas the peer's counter is ahead of what it has acknowledged, whatever was sent.
+
+        Raises :class:`StreamError` when it is no number.
+        """
+        return (self._number(h) - self.acknowledged) % _MODULUS
 
     def note_newcomer(self, resource: str) -> None:
         """Another resource of the account takes messages from now on: it has missed what was sent before."""
@@ -101,9 +112,9 @@ class StreamManagement:
             return self.received
         return next(iter(self.unsettled)) - 1
 
-    def answer(self) -> bytes:
-        """``<a/>`` with the present counter."""
-        self.answered = self.handled
+    def answer(self, count: int | None = None) -> bytes:
+        """``<a/>`` with the present counter, or with ``count``."""
+        self.answered = self.handled if count is None else count
         return f"<a xmlns='{ns.STREAM_MANAGEMENT}' h='{self.answered % _MODULUS}'/>".encode()
 
     @property

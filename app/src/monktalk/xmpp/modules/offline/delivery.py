@@ -12,12 +12,14 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from monktalk.common.logging import get_logger
+from monktalk.xmpp.core.delivery import filler
 from monktalk.xmpp.modules.offline.delay import stamped
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from monktalk.xmpp.core.continuity import Record
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.session import Session
     from monktalk.xmpp.storage.interfaces import OfflineMessage
@@ -91,7 +93,7 @@ class Delivery:
         """Messages wait although the user has sessions: give them to one, to the next that is available otherwise."""
         self._interrupted.add(user)
         for session in self._host.available_sessions(user):
-            if session is not tried and takes_messages(session) and session.has_room():
+            if session is not tried and takes_messages(session) and (session.has_room() or session.can_queue()):
                 _ = self._host.server.spawn(self.deliver(session))
                 return
 
@@ -107,6 +109,10 @@ class Delivery:
                     return True
                 await asyncio.wait(writing)
             for chunk in self._chunks(messages):
+                if session.record is not None and session.sm is not None:
+                    if not await self._assign(session, session.record, chunk):
+                        return False
+                    continue
                 if not await session.drained():
                     return False
                 # A queue keeps what is in it, whatever happens to the connection. Without one, the connection must stand.
@@ -116,6 +122,29 @@ class Delivery:
                 if not queued and not await session.drained():
                     return False
                 await self._store.remove(domain, user, chunk[-1].id)
+
+    async def _assign(self, session: Session, record: Record, chunk: Sequence[OfflineMessage]) -> bool:
+        """Give messages to a session that is written down, in the storage and in its stream alike. False: it takes none."""
+        if session.link is not None and not await session.drained():
+            return False
+        if not session.can_queue():
+            return False
+        domain, user = self._host.domain, session.jid.local
+        texts = {message.id: stamped(message.stanza, domain, message.stamp) for message in chunk}
+        held = [session.hold(raw) for raw in texts.values()]
+        taken: list[int] | None = []
+        try:
+            taken = await self._store.assign(domain, user, chunk[-1].id, record.id, held[0].number)
+        finally:
+            for place, entry in enumerate(held):
+                entry.stored = taken is not None and place < len(taken)
+                # Those that have expired meanwhile are not sent, but their numbers are given.
+                entry.raw = texts[taken[place]] if taken is not None and entry.stored else filler(session)
+                entry.ready = True
+            session.flush_held()
+        if taken is None:
+            self._host.server.continuity.superseded(session)
+        return taken is not None
 
     def _chunks(self, messages: Sequence[OfflineMessage]) -> Iterator[list[OfflineMessage]]:
         """The messages in portions that fit into half of a session's queue."""

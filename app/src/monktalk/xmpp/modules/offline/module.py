@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from monktalk.common.config import Kind, Option
 from monktalk.common.logging import get_logger
@@ -35,6 +35,9 @@ PURGE_INTERVAL: Final = 3600.0
 MAX_UNDECIDED: Final = 10_000
 """Messages that may wait to be told whether their recipient exists."""
 
+_STORED: Final = "offline.stored"
+"""The topic of a note that a message was put into a user's mailbox."""
+
 _NOT_KEPT: Final = ("groupchat", "headline", "error")
 _KNOWN_ACCOUNTS: Final = 20_000
 _FULL: Final = StanzaError("service-unavailable", "too many messages wait for the recipient already")
@@ -53,9 +56,17 @@ class _Entry(NamedTuple):
     sender: Session | None
     number: int | None
 
+    @property
+    def origin(self) -> tuple[str | None, int | None]:
+        """What names the message as long as its sender may repeat it."""
+        receipt = self.stanza.receipt
+        return (receipt.origin, receipt.number) if receipt is not None and receipt.origin else (None, None)
+
     def settled(self) -> None:
         """The message's fate is known: it may be acknowledged."""
-        if self.sender is not None:
+        if self.stanza.receipt is not None:
+            self.stanza.receipt.release()
+        elif self.sender is not None:
             self.sender.settled(self.number)
 
 
@@ -114,7 +125,7 @@ class Offline(Module):
             return False
         if not is_storable(stanza.payloads, kind):
             return True
-        if not self.host.server.storage.healthy():
+        if not self.host.durable and not self.host.server.storage.healthy():
             raise StorageUnavailable("the storage does not answer")
         exists = self.host.auth.known(user)
         if exists is None and (user in self._known or user in self.host.sessions):
@@ -131,6 +142,9 @@ class Offline(Module):
     def _entry(self, stanza: Stanza) -> _Entry:
         # One that comes back from a session that could not take it may have been stored before.
         original, stamp = unstamped(stanza, self.host.domain)
+        if stanza.receipt is not None:
+            stanza.receipt.hold()
+            return _Entry(stanza, original.raw, stamp or self.host.server.clock.now(), None, None)
         host = self.host.server.hosts.get(stanza.sender.domain)
         sessions = host.sessions.get(stanza.sender.local) if host is not None else None
         sender = sessions.get(stanza.sender.resource) if sessions is not None else None
@@ -191,7 +205,9 @@ class Offline(Module):
     def _append(self, user: str, entry: _Entry) -> None:
         age = self.settings.max_age
         expires = entry.stamp + age if age else None
-        future = self._store.append(self.host.domain, user, entry.raw, entry.stamp, expires, self.settings.max_messages)
+        future = self._store.append(
+            self.host.domain, user, entry.raw, entry.stamp, expires, self.settings.max_messages, *entry.origin
+        )
         self._delivery.writing.setdefault(user, set()).add(future)
         future.add_done_callback(partial(self._appended, user, entry))
 
@@ -217,6 +233,37 @@ class Offline(Module):
             self._delivery.stored(user)
         elif user in self.host.sessions:
             self._delivery.left_over(user)
+        elif self.host.server.exchange is not None:
+            self.host.server.exchange.tell(self.host, user, _STORED)
+
+    @HostHooks.note.handler()
+    def told(self, user: str, topic: str, _arguments: tuple[Any, ...]) -> bool:
+        """Another worker has stored a message for a user whose home is here."""
+        if topic != _STORED:
+            return False
+        self.filled(user)
+        return True
+
+    @HostHooks.mailbox_filled.handler()
+    def filled(self, user: str) -> None:
+        """There may be messages in the mailbox of a user who is here."""
+        if user in self.host.sessions or self._delivery.busy(user):
+            self._fetch(user)
+
+    @HostHooks.storable.handler()
+    def storable(self, stanza: Stanza) -> bool:
+        """Whether a message would be stored."""
+        return is_storable(stanza.payloads, stanza.attributes.get("type", "normal"))
+
+    @HostHooks.detour.handler()
+    def detour(self, user: str) -> bool:
+        """While older messages come from the mailbox, newer ones queue up there."""
+        return self._delivery.busy(user) or self._delivery.interrupted(user)
+
+    @HostHooks.session_left.handler()
+    def left(self, session: Session) -> None:
+        """The session goes on elsewhere."""
+        self._served.pop(session, None)
 
     async def _refuse(self, user: str, stanza: Stanza) -> None:
         """The mailbox is full: tell those who may know that the user is away, nobody else (section 8.5.2.2)."""

@@ -213,6 +213,7 @@ class RosterModule(Module):
         if session is not None:
             # From now on, and not before: no push may come in front of the roster that it changes.
             session.interested = True
+            session.host.server.continuity.changed(session)
         if _query_of(request).get("ver") == str(roster.version):
             return None
         return wire.query(roster.value.items, roster.version)
