@@ -178,10 +178,13 @@ class Client:
         if jid is None:
             raise LoginError(f"binding is refused: {condition(result)}")
         stream.write(b"<enable xmlns='%b' resume='true'/>" % _SM)
-        enabled = expect(await stream.next(), b"<enabled")
-        rest = self.management.begin(attribute(enabled, b"id") or b"")
         self.jid = jid[1]
         self.session += 1
+        # Who knows the resource may have written to it already. Stanzas count from the answer on.
+        while (answer := await stream.next()).startswith((b"<message", b"<presence", b"<iq")):
+            if answer.startswith(b"<message"):
+                self._message(answer)
+        rest = self.management.begin(attribute(expect(answer, b"<enabled"), b"id") or b"")
         if self.session > 1:
             self.counts["new sessions"] += 1
         self._established(stream)

@@ -143,3 +143,26 @@ async def test_a_client_that_does_not_come_back(load, server, relay):
     crowd.client_of(0).stop()
     report = await crowd.settle(1)
     assert report.incomplete[0].startswith("not online: ")
+
+
+async def test_a_message_that_comes_before_stream_management_is_enabled(load, server):
+    def early(element):
+        return (
+            [b"<message id='unheard-of'><body>hi</body></message>", element]
+            if element.startswith(b"<enabled")
+            else [element]
+        )
+
+    relay = Relay(server.clear_port, early)
+    await relay.start()
+    try:
+        crowd = load(relay.port, plan=ONE_PAIR)
+        await crowd.begin()
+        assert crowd.client_of(0).session == 1, "it has logged in at once"
+        await crowd.talk(20)
+        relay.cut()
+        report = await crowd.settle()
+    finally:
+        await relay.close()
+    assert report.resumptions == 2
+    assert table.complaints(report.as_json()) == []
