@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when everything held, 1 when something did not, 2 when it could not be tried.
     """
     parsed = parser().parse_args(arguments)
+    # So that what was broken is healed, and the load ends, also when the run is interrupted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _run(parsed)
     except NotWholeError as error:
