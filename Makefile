@@ -11,7 +11,8 @@ DEVELOPMENT := $(VENV)/.development
 APPLIANCE := $(VENV)/.appliance
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-appliance appliance lab-single lab-dbcl lab-proxies lab-cluster lab-up lab-down bench docs lock clean
+.PHONY: help run test test-cluster lint lint-appliance appliance lab-single lab-dbcl lab-proxies lab-cluster lab-up lab-down bench \
+	docs lock clean
 
 # The lab's scenarios use the tools of the virtual environment.
 LAB := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" molecule/shared/run.sh
@@ -24,6 +25,9 @@ run: $(RUNTIME) ## Start a server with two accounts in ./var; Ctrl-C stops it
 
 test: $(DEVELOPMENT) ## Run the tests; ARGS="-k roster" is passed to pytest
 	@$(PY) -m pytest $(ARGS)
+
+test-cluster: $(DEVELOPMENT) ## Run the tests at wire level on two workers, each client at the next one
+	@MONKTALK_TEST_WORKERS=2 $(PY) -m pytest $(or $(ARGS),app/tests/wire)
 
 lint: $(DEVELOPMENT) ## Check style, types and the direction of imports
 	@failed=0; \

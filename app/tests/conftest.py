@@ -127,6 +127,16 @@ def account(farm: Farm, accounts: list[Account]) -> Callable[..., Account]:
     return make
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a cluster, leave tests out that are about one process, or about what comes before other workers matter."""
+    if WORKERS < 2:
+        return
+    left_out = [item for item in items if item.get_closest_marker("one_worker") is not None]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.get_closest_marker("one_worker") is None]
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show the conversation and the server's log with a failure."""

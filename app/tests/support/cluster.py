@@ -50,7 +50,10 @@ class Cluster:
         """Start everything and wait until it is ready."""
         self.nats.start()
         for worker in self.workers:
-            worker.launch()
+            worker.prepare()
+            worker.begin()
+        for worker in self.workers:
+            worker.await_launch()
         return self
 
     def sentry(self, host: str, number: int) -> Account:

@@ -47,6 +47,11 @@ class Program:
     def start(self, ready: Callable[[], bool]) -> None:
         """Start the program and wait until ``ready``; fail with its log when it ends before."""
         beginning = self.log_size()
+        self.begin()
+        self.await_ready(ready, beginning)
+
+    def begin(self) -> None:
+        """Start the program."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._argv,
@@ -57,6 +62,9 @@ class Program:
                 start_new_session=True,
             )
 
+    def await_ready(self, ready: Callable[[], bool], beginning: int = 0) -> None:
+        """Wait until the started program is ``ready``; fail with its log from ``beginning`` on when it ends before."""
+
         def ready_or_ended() -> bool:
             return not self.running or ready()
 
@@ -66,6 +74,7 @@ class Program:
             self.kill()
             raise AssertionError(f"{self.name} did not get ready:\n{self.log_text(beginning)}") from None
         if not self.running:
+            assert self._process is not None
             raise AssertionError(f"{self.name} ended with {self._process.returncode}:\n{self.log_text(beginning)}")
 
     def run(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ from tests.support.toml import Table, dumps, merged
 
 PLAIN_HOST = "plain.example"
 """The host whose passwords the authentication service keeps in clear and gives out."""
+
+_made: list[Path] = []
+"""An empty database, once there is one."""
 
 HOSTS = ["localhost", "other.example", "isolated.example", PLAIN_HOST]
 LOOPBACK = "127.0.0.1"
@@ -118,9 +122,21 @@ class AuthService:
 
 
 def create_schema(url: str, directory: Path) -> None:
-    """Bring the database to the current schema with the tool that operators use."""
+    """Bring the database to the current schema with the tool that operators use.
+
+    New databases of SQLite are copies of the first one that it has made.
+    """
+    file = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+    if file is not None and not file.exists() and _made:
+        shutil.copyfile(_made[0], file)
+        return
+    new = file is not None and not file.exists()
     tool = Program("schema", [sys.executable, "-m", "monktalk.db", "upgrade", url], directory / "schema.log")
     tool.run()
+    if file is not None and new:
+        copy = directory / "empty.db"
+        shutil.copyfile(file, copy)
+        _made.append(copy)
 
 
 class XmppServer(Program):
@@ -180,10 +196,18 @@ class XmppServer(Program):
 
     def launch(self) -> None:
         """Make the database, start the server and wait for its ready file."""
+        self.prepare()
+        self.start(self._read_ready_file)
+
+    def prepare(self) -> None:
+        """Make the database."""
         if not self.database_url.startswith("memory:"):
             create_schema(self.database_url, self.directory)
         self._ready_file.unlink(missing_ok=True)
-        self.start(self._read_ready_file)
+
+    def await_launch(self) -> None:
+        """Wait until the server, which was started by :meth:`begin`, is ready."""
+        self.await_ready(self._read_ready_file)
 
     def _read_ready_file(self) -> bool:
         if not self._ready_file.exists():

@@ -55,6 +55,7 @@ async def test_delay_stamp(server, account):
     assert before <= stamp <= after, "when it was sent, not when it was delivered"
 
 
+@pytest.mark.one_worker("restarts one program; a cluster's are in app/tests/cluster")
 async def test_messages_survive_a_restart(server_with, account):
     server = server_with({"general": {"loglevel": "warning"}})
     romeo, juliet = await server.login(account("romeo")), account("juliet")

@@ -9,6 +9,8 @@ from tests.support.proxy import LOCAL, v1, v2
 from tests.support.server import fresh_address
 from tests.support.toml import Table
 
+pytestmark = pytest.mark.one_worker("about the listener of one worker")
+
 PROXIES = "127.0.0.0/24"
 """The clients of tests that have a ``source`` come from other loopback addresses."""
 

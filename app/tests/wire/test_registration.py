@@ -114,6 +114,7 @@ async def test_names_are_normalised(server_with):
     await server.login(romeo)
 
 
+@pytest.mark.one_worker("each worker counts for itself")
 async def test_rate_limit(server_with):
     server = server_with({"modules": {"register": {"enabled": True, "per_address": 2}}})
     for expected in ("result", "result", "error"):

@@ -9,6 +9,8 @@ from tests.support.client import SASL, decoded
 from tests.support.matching import ANY, assert_matches
 from tests.support.server import fresh_address
 
+pytestmark = pytest.mark.one_worker("the worker that has the connection authenticates")
+
 SCRAMS = ["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 PLUS = [f"{name}-PLUS" for name in SCRAMS]
 CHANNEL_BINDING = "urn:xmpp:sasl-cb:0"

@@ -428,6 +428,7 @@ async def test_streams_that_do_not_log_in_are_closed(server_with):
     await client.stream_error("connection-timeout")
 
 
+@pytest.mark.one_worker("stops one program; a cluster's are in app/tests/cluster")
 async def test_shutdown_tells_the_clients(server_with, account):
     server = server_with({"general": {"loglevel": "debug"}})
     romeo = await server.online(account("romeo"))

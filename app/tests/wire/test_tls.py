@@ -12,6 +12,8 @@ from cryptography.x509.oid import NameOID
 from tests.support.certificates import make_certificate
 from tests.support.client import TLS, client_context
 
+pytestmark = pytest.mark.one_worker("TLS ends at the worker that has the connection")
+
 PROCEED = f"<proceed xmlns='{TLS}'/>"
 
 

@@ -10,6 +10,8 @@ import pytest
 from tests.support.client import stream_header
 from tests.support.memory import KIB, MIB, growth
 
+pytestmark = pytest.mark.one_worker("XML is read by the worker that has the connection")
+
 LAUGHS = (
     "<!DOCTYPE lolz [<!ENTITY l0 'lol'>"
     + "".join(f"<!ENTITY l{n} '{f'&l{n - 1};' * 10}'>" for n in range(1, 10))

@@ -7,6 +7,8 @@ import pytest
 from tests.support.client import Client, stream_header
 from tests.support.memory import KIB, MIB, growth
 
+pytestmark = pytest.mark.one_worker("XML is read by the worker that has the connection")
+
 LIMIT = 10 * KIB  # limits.stanza_size_unauthenticated of the default configuration
 
 DEEP = b"<a>" * 100_000

@@ -12,6 +12,8 @@ from tests.support.program import wait_until
 from tests.support.server import Server
 from tests.support.wire import Wire
 
+pytestmark = pytest.mark.one_worker("connections and their memory belong to one worker")
+
 
 async def only_connect(server: Server) -> Wire:
     """Connect and say nothing."""

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.matching import STREAM
 
+pytestmark = pytest.mark.one_worker("compression is a matter of one connection")
+
 COMPRESS = "http://jabber.org/protocol/compress"
 REQUEST = f"<compress xmlns='{COMPRESS}'><method>zlib</method></compress>"
 

@@ -8,6 +8,8 @@ from tests.support.client import Client
 from tests.support.memory import KIB, MIB
 from tests.support.program import Program
 
+pytestmark = pytest.mark.one_worker("XML is read by the worker that has the connection")
+
 PIECE = 10
 
 

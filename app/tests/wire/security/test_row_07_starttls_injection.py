@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support import sasl
 from tests.support.client import SASL, TLS, client_context
+
+pytestmark = pytest.mark.one_worker("TLS ends at the worker that has the connection")
 
 PROCEED = f"<proceed xmlns='{TLS}'/>"
 

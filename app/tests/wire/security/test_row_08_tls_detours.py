@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.client import SASL
 
+pytestmark = pytest.mark.one_worker("TLS ends at the worker that has the connection")
+
 
 @pytest.mark.parametrize(
     "detour",

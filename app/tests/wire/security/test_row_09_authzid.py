@@ -8,6 +8,8 @@ from tests.support import sasl
 from tests.support.client import SASL, decoded
 from tests.support.matching import assert_matches
 
+pytestmark = pytest.mark.one_worker("the worker that has the connection authenticates")
+
 INVALID = f"<failure xmlns='{SASL}'><invalid-authzid/>{{more}}</failure>"
 OTHERS = {
     "another account": lambda me, other: other.jid,

@@ -9,6 +9,8 @@ from tests.support.accounts import Account
 from tests.support.client import SASL, TLS, client_context, stream_header
 from tests.support.server import fresh_address
 
+pytestmark = pytest.mark.one_worker("the worker that has the connection authenticates")
+
 
 async def test_another_host_after_authentication(server, account):
     client = await server.stream()

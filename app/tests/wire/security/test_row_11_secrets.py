@@ -12,6 +12,8 @@ import pytest
 
 import monktalk
 
+pytestmark = pytest.mark.one_worker("about the sources and the programs")
+
 SOURCES = sorted(Path(monktalk.__file__).parent.rglob("*.py"))
 SM = "urn:xmpp:sm:3"
 REACHED_BY_STRANGERS = [source for source in SOURCES if {"auth", "xmpp", "common"} & set(source.parts)]

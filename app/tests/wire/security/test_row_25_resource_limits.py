@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.support.client import BIND, Client
 from tests.support.matching import STREAM
 from tests.support.memory import KIB, MIB
@@ -26,6 +28,7 @@ async def is_served(client: Client) -> bool:
     return False
 
 
+@pytest.mark.one_worker("each worker counts its own connections")
 async def test_connections_from_one_address(server_with):
     server = server_with({"limits": {"connections_per_address": 5}})
     clients = [await server.connect(source="127.0.0.21") for _ in range(5)]
@@ -38,6 +41,7 @@ async def test_connections_from_one_address(server_with):
         assert time.monotonic() < deadline, "a place that was given up can be taken again"
 
 
+@pytest.mark.one_worker("each worker counts its own connections")
 async def test_connections_at_all(server_with):
     server = server_with({"limits": {"connections": 6}})
     clients = [await server.connect(source=f"127.{number}.0.1") for number in range(1, 7)]
@@ -54,6 +58,7 @@ async def test_sessions_of_an_account(server_with, account):
     assert condition_of(await third.set(f"<bind xmlns='{BIND}'/>")) == "resource-constraint"
 
 
+@pytest.mark.one_worker("a limit of one connection")
 async def test_login_attempts_of_a_stream(server_with, account):
     server = server_with({"limits": {"auth_attempts": 1}})
     client = await server.stream()
@@ -61,6 +66,7 @@ async def test_login_attempts_of_a_stream(server_with, account):
     await client.stream_error("policy-violation")
 
 
+@pytest.mark.one_worker("a limit of one connection")
 async def test_a_client_that_sends_too_fast_is_slowed_down(server_with, account):
     """Bytes above the rate wait, except those that have been read already; nothing is lost."""
     server = server_with({"limits": {"rate": "256 KiB", "burst": "256 KiB"}})
@@ -73,6 +79,7 @@ async def test_a_client_that_sends_too_fast_is_slowed_down(server_with, account)
     assert 1.0 < time.monotonic() - began < 9
 
 
+@pytest.mark.one_worker("a limit of one connection")
 async def test_one_fast_client_does_not_slow_down_others(server_with, account):
     server = server_with({"limits": {"rate": "64 KiB", "burst": "64 KiB"}})
     romeo, juliet = await server.online(account("romeo")), await server.online(account("juliet"))

@@ -17,6 +17,8 @@ from tests.support.client import SASL, decoded
 from tests.support.matching import show
 from tests.support.memory import KIB, growth
 
+pytestmark = pytest.mark.one_worker("failed logins are counted by each worker for itself")
+
 SCRAMS = ["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
