@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +11,11 @@ from tests.support.cluster import Cluster, ClusterServer
 from tests.support.stack import AuthService
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.accounts import Account
+    from tests.support.nats import NatsServer
+    from tests.support.toml import Table
 
 _clusters = pytest.StashKey[list[ClusterServer]]()
 
@@ -41,6 +45,28 @@ async def cluster(
     request.node.stash[_clusters] = [server]
     yield server
     await server.close()
+
+
+@pytest.fixture
+async def cluster_with(
+    tmp_path: Path, cluster_auth: AuthService, accounts: list[Account], request: pytest.FixtureRequest
+) -> AsyncIterator[Callable[..., ClusterServer]]:
+    """``cluster_with(overrides, buses=…)``: two workers of the test's own, which it may break."""
+    opened: list[ClusterServer] = request.node.stash.setdefault(_clusters, [])
+
+    def start(overrides: Table | None = None, *, buses: Sequence[NatsServer] = ()) -> ClusterServer:
+        directory = tmp_path / f"cluster{len(opened)}"
+        directory.mkdir()
+        server = ClusterServer(Cluster(directory, cluster_auth, overrides, buses=buses).start(), accounts)
+        opened.append(server)
+        return server
+
+    yield start
+    for server in opened:
+        try:
+            await server.close()
+        finally:
+            server.cluster.stop()
 
 
 @pytest.fixture

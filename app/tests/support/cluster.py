@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Cluster:
-    """The programs. ``workers`` are servers of their own, each on its own ports."""
+    """The programs. ``workers`` are servers of their own, each on its own ports.
+
+    With several servers of NATS each worker is a client of the next one.
+    """
 
     def __init__(
         self,
@@ -31,9 +34,11 @@ class Cluster:
         *,
         workers: int = 2,
         database_url: str | None = None,
+        buses: Sequence[NatsServer] = (),
     ) -> None:
         self.auth = auth
-        self.nats = NatsServer(directory)
+        self._buses = buses or (NatsServer(directory),)
+        self.nats = self._buses[0]
         self._sentries: dict[tuple[str, int], Account] = {}
         self.database = directory / "cluster.db"
         url = database_url or f"sqlite:///{self.database}"
@@ -43,12 +48,13 @@ class Cluster:
         ]
 
     def _options(self, number: int) -> Table:
-        host, port = self.nats.address
+        host, port = self._buses[number % len(self._buses)].address
         return {"cluster": {"bus": "nats", "servers": [f"{host}:{port}"], "node": f"node{number}"}}
 
     def start(self) -> Cluster:
         """Start everything and wait until it is ready."""
-        self.nats.start()
+        for bus in self._buses:
+            bus.start()
         for worker in self.workers:
             worker.prepare()
             worker.begin()
@@ -65,7 +71,8 @@ class Cluster:
     def stop(self) -> list[int]:
         """End everything in good order; returns the exit codes of the workers that ran."""
         statuses = [worker.stop() for worker in self.workers if worker.running]
-        self.nats.stop()
+        for bus in self._buses:
+            bus.stop()
         return statuses
 
 

@@ -33,8 +33,11 @@ ANSWER_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 0.05
 """How long to wait for a home when somebody has answered that he only wanted to become one."""
 
-ANNOUNCE_SECONDS: Final = 1.0
-"""When a new home says so once more, to whoever may have become one at the same moment at another NATS server."""
+ANNOUNCE_SECONDS: Final = 2.5
+"""When a new home says so once more, to whoever may have become one at the same moment at another NATS server.
+
+Later than a worker that can't be heard is missed (see :mod:`members`): a longer division is noticed by that.
+"""
 
 MOST_LOCATIONS: Final = 100_000
 """Homes of others that are remembered."""

@@ -314,7 +314,7 @@ class Continuity:
             other = self._heir(session, sm, stanza, number)
             if other is None:
                 moves.append((row, None, 0))
-            elif other.record is not None:
+            elif other.record is not None and other.sm is not None:
                 held = other.hold(stanza.raw)
                 promised.append((other, held))
                 moves.append((row, other.record.id, held.number))

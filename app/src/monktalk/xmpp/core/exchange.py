@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from monktalk.common.jid import JID
@@ -33,6 +34,12 @@ SETTLED, ADOPT = 3, 4
 SETTLE_SECONDS: Final = 1.0
 """A message whose effect is not durable by then is put into the recipient's mailbox: its worker may be dead."""
 
+AGAIN_SECONDS: Final = 3.0
+"""When notes that could not be told are told a second time: other workers may come back to the bus later than this one."""
+
+MOST_UNTOLD: Final = 10_000
+"""Notes that are kept until the bus is back."""
+
 _BROADCAST: Final = (None, "unavailable")
 """Types of presence that nobody is told of when they find nobody."""
 
@@ -62,6 +69,9 @@ class Exchange:
         self._sent: dict[tuple[str, int], _Sent] = {}
         self._detours: dict[tuple[str, str], int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._connected = True
+        self._untold: deque[tuple[str, str, tuple[Any, ...]]] = deque(maxlen=MOST_UNTOLD)
+        self._telling: asyncio.TimerHandle | None = None
 
     # -- stanzas that leave --------------------------------------------------------------------------------------
 
@@ -111,9 +121,21 @@ class Exchange:
         self._tick_later()
 
     def tell(self, host: VirtualHost, user: str, topic: str, *arguments: Any) -> None:
-        """Tell a module at the home of a user that is not here; nobody is told when he has none."""
+        """Tell a module at the home of a user that is not here; nobody is told when he has none.
+
+        While the bus does not work it is put off. Then it may be told twice.
+        """
         if not self._bus.is_home(host.domain, user):
+            if not self._connected:
+                self._untold.append((host.domain, user, (topic, *arguments)))
             self._bus.cast(host.domain, user, NOTE, (topic, *arguments))
+
+    def _tell_untold(self, *, last: bool) -> None:
+        for domain, user, fields in self._untold:
+            if not self._bus.is_home(domain, user):
+                self._bus.cast(domain, user, NOTE, fields)
+        if last and self._connected:
+            self._untold.clear()
 
     # -- what comes ----------------------------------------------------------------------------------------------
 
@@ -238,9 +260,10 @@ class Exchange:
 
     def close(self) -> None:
         """Wait for nothing any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._telling):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._telling = None
 
     # -- the cluster ---------------------------------------------------------------------------------------------
 
@@ -251,8 +274,13 @@ class Exchange:
     def connected(self, connected: bool) -> None:
         """The bus works, or does not: without it nobody hears of what others write."""
         self._server.storage.trust_cache(connected)
+        self._connected = connected
         if connected:
             self.relays.connected()
+            if self._untold:
+                self._tell_untold(last=False)
+                loop = asyncio.get_running_loop()
+                self._telling = loop.call_later(AGAIN_SECONDS, lambda: self._tell_untold(last=True))
 
     def news_lost(self) -> None:
         """Notices may have been missed."""
