@@ -109,6 +109,14 @@ class Accounts:
             raise AccountMissing(user)
         self._remembered[user] = False
 
+    def forget(self, user: str) -> None:
+        """Another worker has changed the account."""
+        self._remembered.pop(user, None)
+
+    def forget_all(self) -> None:
+        """Others' changes may have been missed."""
+        self._remembered.clear()
+
     async def close(self) -> None:
         """Nothing is open."""
 

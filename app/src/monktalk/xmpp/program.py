@@ -9,13 +9,15 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from monktalk.common import logging as log_setup
 from monktalk.common import sdnotify
-from monktalk.common.config import ConfigError
+from monktalk.common.config import ConfigError, read_text
 from monktalk.common.logging import get_logger
 from monktalk.xmpp import configuration
+from monktalk.xmpp.admin import operations
 from monktalk.xmpp.admin.control import ControlSocket
 from monktalk.xmpp.cluster.open import open_bus
 from monktalk.xmpp.core.loader import reload_modules
@@ -67,6 +69,7 @@ class Program:
         self.connections: Connections | None = None
         self.ports: Ports | None = None
         self.control = ControlSocket(self)
+        operations.offer(self)
         self.readiness = ReadinessEndpoint(lambda: self.state)
         self.draining = False
         self._started = False
@@ -124,6 +127,12 @@ class Program:
         log.info("draining")
         sdnotify.tell(f"STATUS={self._summary()}")
 
+    async def undrain(self) -> None:
+        """Have load balancers send new connections here again."""
+        self.draining = False
+        log.info("draining_ended")
+        sdnotify.tell(f"STATUS={self._summary()}")
+
     @property
     def state(self) -> str:
         """What the readiness endpoint answers."""
@@ -164,6 +173,12 @@ class Program:
         configuration.write_facts(self._ready_file, facts)
 
     # -- reload --------------------------------------------------------------------------------------------------
+
+    def check(self) -> str:
+        """Read the file and what it refers to; returns a digest of it. Raises :class:`ConfigError`, OSError."""
+        text = read_text(self.path)
+        prepare(configuration.parse(text, self.path))
+        return blake2b(text.encode(), digest_size=16).hexdigest()
 
     async def reload_by_signal(self) -> None:
         """Reload, and tell the service manager and the log how it went."""

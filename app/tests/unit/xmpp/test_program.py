@@ -569,6 +569,8 @@ async def test_load_balancers_hear_when_to_send_nobody(tmp_path, manager):
     assert "STATUS=draining 2 hosts" in manager()
     assert await alive(client)
     assert await alive(await running.login()), "who comes all the same is served"
+    await running.program.undrain()
+    assert await state_of(running.program.readiness.port) == "200 ready"
     running.program.stop()
     assert await state_of(running.program.readiness.port) == "503 stopping"
     await running.stop()

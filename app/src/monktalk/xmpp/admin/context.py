@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from monktalk.common.config import Config
+    from monktalk.xmpp.cluster.bus import Peer
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.server import Server
     from monktalk.xmpp.net.tls import TlsContexts
@@ -31,9 +32,22 @@ class Node(Protocol):
     config: Config
     server: Server
     tls: TlsContexts
+    draining: bool
 
     async def reload(self) -> ReloadReport:
         """Read the configuration file again; raises ConfigError or OSError, and then nothing has changed."""
+        ...
+
+    def check(self) -> str:
+        """Read the configuration file and what it refers to; returns a digest of it. Raises ConfigError or OSError."""
+        ...
+
+    async def drain(self) -> None:
+        """Have load balancers send new connections to other nodes."""
+        ...
+
+    async def undrain(self) -> None:
+        """Have load balancers send new connections here again."""
         ...
 
 
@@ -48,6 +62,15 @@ class Context:
     def server(self) -> Server:
         """The hosts and what they share."""
         return self.node.server
+
+    @property
+    def node_name(self) -> str:
+        """How this node is called in answers to operators."""
+        return node_name(self.server.node)
+
+    def workers(self) -> list[Peer]:
+        """The workers of this node."""
+        return [peer for peer in self.server.bus.peers() if peer.node == self.server.node]
 
     def host(self, domain: str) -> VirtualHost:
         """The host of that name. Raises :class:`CommandError` when it is not served."""
@@ -74,3 +97,8 @@ class Context:
     def file(self, name: str) -> Path:
         """A file that the caller has named."""
         return self.directory / name
+
+
+def node_name(node: str) -> str:
+    """How a node is called in answers to operators, by its name in the cluster."""
+    return f"mongooseim@{node}"

@@ -22,15 +22,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from monktalk.common.config import ConfigError
-from monktalk.common.jid import InvalidJID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.admin.commands import COMMANDS
 from monktalk.xmpp.admin.context import Context, Node
-from monktalk.xmpp.admin.registry import ERROR, CommandError, Result, check_text, run
-from monktalk.xmpp.core.auth.errors import AccountExists, AccountMissing, AuthUnavailable, NotAllowed
-from monktalk.xmpp.protocol.errors import StanzaError
-from monktalk.xmpp.storage.interfaces import StorageUnavailable
+from monktalk.xmpp.admin.dispatch import Dispatcher, explain
+from monktalk.xmpp.admin.registry import ERROR, CommandError, Result, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +54,7 @@ class ControlSocket:
     def __init__(self, node: Node, *, allowed: frozenset[int] | None = None) -> None:
         self.path: Path | None = None
         self._node = node
+        self._dispatcher = Dispatcher(node, COMMANDS)
         self._allowed = allowed if allowed is not None else frozenset({0, os.geteuid()})
         self._server: asyncio.Server | None = None
         self._inode: tuple[int, int] | None = None
@@ -134,11 +131,11 @@ class ControlSocket:
         try:
             for argument in arguments:
                 check_text(argument)
-            result = await run(COMMANDS, name, arguments, context)
+            result = await self._dispatcher.run(name, arguments, context)
         except CommandError as error:
             result = Result(str(error), None, error.code)
         except Exception as error:
-            reason = _explain(error)
+            reason = explain(error)
             if reason is None:
                 log.exception("control_failed", command=name)
                 reason = f"{name} failed: the log of the server says why."
@@ -146,31 +143,12 @@ class ControlSocket:
         log.info("control_command", command=name if name in COMMANDS else "?", uid=uid, code=result.code)
         if result.code != 0 and result.data is None:
             return _failure(result.text, result.code)
-        return {"code": result.code, "text": result.text, "data": result.data}
+        answer = {"code": result.code, "text": result.text, "data": result.data}
+        return {**answer, "warnings": list(result.warnings)} if result.warnings else answer
 
 
 def _failure(reason: str, code: int = ERROR) -> dict[str, Any]:
     return {"code": code, "error": reason}
-
-
-def _explain(error: Exception) -> str | None:
-    """The sentence for a failure that can happen to any command; None for one that should not happen."""
-    match error:
-        case ConfigError() | InvalidJID() | StanzaError():
-            return str(error)
-        case StorageUnavailable():
-            return f"The database can't be reached: {error}"
-        case AuthUnavailable():
-            return f"The authentication service can't be reached: {error}"
-        case AccountExists():
-            return f"There is such an account already: {error}"
-        case AccountMissing():
-            return f"There is no such account: {error}"
-        case NotAllowed():
-            return f"The authentication service refuses: {error}"
-        case OSError():
-            return str(error)
-    return None
 
 
 def _parse(line: bytes) -> tuple[str, list[str], str]:

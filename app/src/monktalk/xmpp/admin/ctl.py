@@ -102,7 +102,7 @@ def run(invocation: Invocation) -> Result:
     if "error" in answer:
         failure = UsageError if answer["code"] == USAGE else CommandError
         raise failure(str(answer["error"]))
-    return Result(str(answer.get("text", "")), answer.get("data"), answer["code"])
+    return Result(str(answer.get("text", "")), answer.get("data"), answer["code"], tuple(answer.get("warnings", ())))
 
 
 def _place(invocation: Invocation, *, needed: bool = True) -> Place:
@@ -156,12 +156,17 @@ def main() -> int:
 
 
 def _print(result: Result, *, as_json: bool) -> int:
-    """What was found; a result that is no success goes to the standard error, but for lists that hold both."""
+    """What was found; a result that is no success goes to the standard error, but for lists that hold both.
+
+    Of what was found in part, the standard error says what is missing, with ``--json`` too.
+    """
     if as_json:
-        return _write(sys.stdout, _dump(result.data), result.code)
-    if result.text:
-        failed = result.code != OK and not isinstance(result.data, list)
-        return _write(sys.stderr if failed else sys.stdout, result.text, result.code)
+        _write(sys.stdout, _dump(result.data), result.code)
+    elif result.text:
+        failed = result.code != OK and not isinstance(result.data, list) and not result.warnings
+        _write(sys.stderr if failed else sys.stdout, result.text, result.code)
+    for warning in result.warnings:
+        _write(sys.stderr, warning, result.code)
     return result.code
 
 

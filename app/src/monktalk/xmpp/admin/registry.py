@@ -6,7 +6,7 @@ A topic module in :mod:`monktalk.xmpp.admin.commands` declares them::
     async def user_resources(context: Context, user: str, host: str) -> list[str]: ...
 
 A handler returns what ``--json`` shows; text is made of that, unless it returns a :class:`Result`. It refuses by
-raising :class:`CommandError`.
+raising :class:`CommandError`. Where it runs is said by the command's :class:`Scope`; it sees the sessions of that worker.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -28,6 +29,23 @@ Handler = Callable[..., Any]
 """``handler(context, *arguments)``, a coroutine function in the server."""
 
 H = TypeVar("H", bound=Handler)
+
+
+class Scope(Enum):
+    """Where a command is carried out. On a server that is alone all of these are the same."""
+
+    HERE = "here"
+    """By the worker that is asked: files, and what is in the storage."""
+    HOME = "home"
+    """By the worker that has the sessions of the user whom the first two arguments name."""
+    NODE = "node"
+    """By all workers of this node."""
+    EVERYWHERE = "everywhere"
+    """By all workers: numbers are added, lists and tables put together."""
+
+
+Scopes = Scope | Mapping[str, Scope]
+"""A scope, or scopes by the first argument; for all others it is :attr:`Scope.HERE`."""
 
 
 class CommandError(Exception):
@@ -62,11 +80,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Result:
-    """Text and data of an answer, where the one is not simply made of the other."""
+    """Text and data of an answer, where the one is not simply made of the other.
+
+    ``warnings`` say what is missing from them, a sentence each; the code is not OK then.
+    """
 
     text: str
     data: Any
     code: int = OK
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +111,13 @@ class Command:
     parameters: tuple[Parameter, ...]
     doc: str
     handler: Handler
+    scopes: Scopes = Scope.HERE
+
+    def scope(self, arguments: Sequence[str]) -> Scope:
+        """Where it is carried out with these arguments."""
+        if isinstance(self.scopes, Scope):
+            return self.scopes
+        return self.scopes.get(arguments[0], Scope.HERE) if arguments else Scope.HERE
 
     @property
     def usage(self) -> str:
@@ -102,11 +131,11 @@ class Command:
             raise UsageError(f"{self.name} does not take {count} arguments. Usage: mongooseimctl {self.usage}")
 
 
-def command(name: str, parameters: str, doc: str) -> Callable[[H], H]:
+def command(name: str, parameters: str, doc: str, *, scope: Scopes = Scope.HERE) -> Callable[[H], H]:
     """Declare a command. ``parameters`` are names in capitals, optional ones in brackets: ``HOST [DAYS]``."""
 
     def declare(handler: H) -> H:
-        handler.__dict__["_command"] = (name, _parameters(parameters), doc)
+        handler.__dict__["_command"] = (name, _parameters(parameters), doc, scope)
         return handler
 
     return declare
@@ -119,7 +148,9 @@ def _parameters(text: str) -> tuple[Parameter, ...]:
 def collect(group: str, functions: Iterable[Any]) -> list[Command]:
     """The commands declared among ``functions``, in that order."""
     declared = [(function, getattr(function, "_command", None)) for function in functions]
-    return [Command(mark[0], group, mark[1], mark[2], function) for function, mark in declared if mark is not None]
+    return [
+        Command(mark[0], group, mark[1], mark[2], function, mark[3]) for function, mark in declared if mark is not None
+    ]
 
 
 def by_name(commands: Iterable[Command]) -> dict[str, Command]:
@@ -132,13 +163,18 @@ def by_name(commands: Iterable[Command]) -> dict[str, Command]:
     return found
 
 
-async def run(commands: Mapping[str, Command], name: str, arguments: Sequence[str], context: Context) -> Result:
-    """Carry out a command. Raises :class:`CommandError`, and what else the handler does not expect."""
+def find(commands: Mapping[str, Command], name: str, arguments: Sequence[str]) -> Command:
+    """The command of that name, which takes so many arguments. Raises :class:`UsageError`."""
     entry = commands.get(name)
     if entry is None:
         raise UsageError(f"There is no command {name!r}. `mongooseimctl help` lists all commands.")
     entry.check(len(arguments))
-    return render(await entry.handler(context, *arguments))
+    return entry
+
+
+async def run(commands: Mapping[str, Command], name: str, arguments: Sequence[str], context: Context) -> Result:
+    """Carry out a command here. Raises :class:`CommandError`, and what else the handler does not expect."""
+    return render(await find(commands, name, arguments).handler(context, *arguments))
 
 
 def render(outcome: Any) -> Result:

@@ -111,5 +111,15 @@ class Bus(Protocol):
     def peers(self) -> list[Peer]:
         """All workers that are there, this one included, sorted by node and number."""
 
-    def drain(self) -> None:
-        """Let the others know that this worker takes no new users."""
+    def missing(self) -> list[Peer]:
+        """Workers that have vanished without a good-bye, and whose place on their node no other one has taken."""
+
+    def forget(self, node: str) -> None:
+        """The workers of that node that are missing will not come back."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the other workers can be reached at the moment."""
+
+    def drain(self, draining: bool = True) -> None:
+        """Let the others know that this worker takes no new users, or does again."""

@@ -67,6 +67,15 @@ class LocalBus:
             Peer(self.worker, self._node, 0, version("monktalk"), self._started, sessions, self._draining),
         ]
 
-    def drain(self) -> None:
+    def missing(self) -> list[Peer]:
+        """There is no other worker."""
+        return []
+
+    def forget(self, node: str) -> None:
+        """There is no other worker."""
+
+    connected = True
+
+    def drain(self, draining: bool = True) -> None:
         """Nobody to tell."""
-        self._draining = True
+        self._draining = draining

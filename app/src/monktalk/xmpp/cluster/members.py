@@ -68,7 +68,7 @@ class Members:
         self._joined = joined
         self._gone = gone
         self._peers: dict[str, tuple[Peer, float]] = {}
-        self._missing: dict[str, float] = {}
+        self._missing: dict[str, tuple[Peer, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.draining = False
         nats.subscribe(self._subject, self._receive)
@@ -102,10 +102,21 @@ class Members:
         """Whether that worker is there, as far as we know."""
         return worker in self._peers or worker == self._me.name
 
+    def missing(self) -> list[Peer]:
+        """Workers that have vanished without a good-bye, unless another one has their number on their node by now."""
+        places = {(peer.node, peer.number) for peer in self.all()}
+        found = [peer for peer, _ in self._missing.values() if (peer.node, peer.number) not in places]
+        return sorted(found, key=lambda peer: (peer.node, peer.number, peer.started))
+
+    def forget(self, node: str) -> None:
+        """The missing workers of that node will not come back."""
+        self._missing = {name: entry for name, entry in self._missing.items() if entry[0].node != node}
+
     def lost(self, worker: str) -> None:
         """A message has not found that worker: it is gone."""
-        if self._peers.pop(worker, None) is not None:
-            self._missing[worker] = self._clock.monotonic()
+        known = self._peers.pop(worker, None)
+        if known is not None:
+            self._missing[worker] = known[0], self._clock.monotonic()
             log.warning("worker_gone", worker=worker, reason="it takes no frames any more")
             self._gone(worker)
 
@@ -120,13 +131,13 @@ class Members:
             # Nobody can be heard: that says nothing about the others.
             self._peers = {name: (peer, now) for name, (peer, _) in self._peers.items()}
             return
-        for name, (_, heard) in list(self._peers.items()):
+        for name, (peer, heard) in list(self._peers.items()):
             if now - heard > GONE_SECONDS:
                 del self._peers[name]
-                self._missing[name] = now
+                self._missing[name] = peer, now
                 log.warning("worker_gone", worker=name, reason=f"silent for {now - heard:.1f} s")
                 self._gone(name)
-        for name, since in list(self._missing.items()):
+        for name, (_, since) in list(self._missing.items()):
             if now - since > FORGET_SECONDS:
                 del self._missing[name]
 
@@ -144,6 +155,7 @@ class Members:
             return
         known = peer.name in self._peers
         if what == _BYE:
+            self._missing.pop(peer.name, None)
             if known:
                 del self._peers[peer.name]
                 log.info("worker_left", worker=peer.name)

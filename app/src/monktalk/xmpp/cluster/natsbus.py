@@ -152,9 +152,22 @@ class NatsBus:
         """All workers that are there."""
         return self._members.all()
 
-    def drain(self) -> None:
-        """Let the others know that this worker takes no new users."""
-        self._members.draining = True
+    def missing(self) -> list[Peer]:
+        """Workers that have vanished without a good-bye."""
+        return self._members.missing()
+
+    def forget(self, node: str) -> None:
+        """The missing workers of that node will not come back."""
+        self._members.forget(node)
+
+    @property
+    def connected(self) -> bool:
+        """Whether NATS is connected."""
+        return self._nats.connected
+
+    def drain(self, draining: bool = True) -> None:
+        """Let the others know that this worker takes no new users, or does again."""
+        self._members.draining = draining
 
     # -- homes ---------------------------------------------------------------------------------------------------
 

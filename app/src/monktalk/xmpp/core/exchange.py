@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from monktalk.common.jid import JID
 from monktalk.common.logging import get_logger
+from monktalk.xmpp.core.calls import CALL
+from monktalk.xmpp.core.calls import KINDS as CALL_KINDS
 from monktalk.xmpp.core.iq import STORAGE_DOWN
 from monktalk.xmpp.core.receipt import Receipt
 from monktalk.xmpp.core.relay import KINDS as RELAY_KINDS
@@ -141,6 +143,9 @@ class Exchange:
 
     def user_frame(self, worker: str, host: str, user: str, kind: int, fields: tuple[Any, ...]) -> None:
         """A frame for a user whose home is here."""
+        if kind == CALL:
+            self._server.calls.home_frame(fields)
+            return
         found = self._server.hosts.get(host)
         if found is None:
             return
@@ -159,6 +164,9 @@ class Exchange:
 
     def homeless(self, host: str, user: str, kind: int, fields: tuple[Any, ...], *, certain: bool) -> None:
         """A frame for a user without a home: what is for users who are away is done here."""
+        if kind == CALL:
+            self._server.calls.homeless(fields, certain=certain)
+            return
         found = self._server.hosts.get(host)
         if found is None or kind != STANZA:
             return
@@ -193,6 +201,8 @@ class Exchange:
                 self._server.continuity.adopt_user(found, fields[1])
         elif kind in RELAY_KINDS:
             self.relays.frame(worker, kind, fields)
+        elif kind in CALL_KINDS:
+            self._server.calls.frame(worker, kind, fields)
         else:
             log.debug("frame_unknown", worker=worker, kind=kind)
 
@@ -277,6 +287,7 @@ class Exchange:
         self._connected = connected
         if connected:
             self.relays.connected()
+            self._forget_accounts()
             if self._untold:
                 self._tell_untold(last=False)
                 loop = asyncio.get_running_loop()
@@ -285,11 +296,17 @@ class Exchange:
     def news_lost(self) -> None:
         """Notices may have been missed."""
         self._server.storage.invalidate_all()
+        self._forget_accounts()
+
+    def _forget_accounts(self) -> None:
+        for host in self._server.hosts.values():
+            host.auth.forget_all()
 
     def worker_gone(self, worker: str) -> None:
         """A worker is gone."""
         self.relays.worker_gone(worker)
         self._server.continuity.worker_gone(worker)
+        self._server.calls.worker_gone(worker)
 
     def offer(self, worker: str, host: str, user: str) -> None:
         """Sessions of a user are ours in the storage, and his home is elsewhere: let it adopt them."""

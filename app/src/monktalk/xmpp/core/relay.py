@@ -231,6 +231,10 @@ class Relays:
         stream.relayed(uplink)
         log.info("client_relayed", stream=stream.id, home=home)
 
+    def relayed(self) -> list[ClientStream]:
+        """The streams whose connections are here and whose sessions are elsewhere."""
+        return [uplink.stream for uplink in self._uplinks.values()]
+
     def gone(self, uplink: Uplink) -> None:
         """The client has gone, or the connection was closed here."""
         if self._uplinks.pop(uplink.number, None) is not None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from monktalk.common.clock import Clock, SystemClock
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.common.logging import get_logger
+from monktalk.xmpp.core import administration
 from monktalk.xmpp.core.auth.client import AuthClients
 from monktalk.xmpp.core.auth.provider import AuthProvider
 from monktalk.xmpp.core.auth.throttle import LoginThrottle
+from monktalk.xmpp.core.calls import Calls
 from monktalk.xmpp.core.continuity import Continuity
+from monktalk.xmpp.core.draining import Draining
 from monktalk.xmpp.core.exchange import Exchange
 from monktalk.xmpp.core.host import VirtualHost
 from monktalk.xmpp.core.iq import IqDispatcher
@@ -22,7 +26,7 @@ from monktalk.xmpp.protocol.parser import ParserPool, XmlLimits
 from monktalk.xmpp.protocol.stanza import IQ, MESSAGE, Stanza, error_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Iterable, Mapping
 
     from monktalk.common.config import Config
     from monktalk.xmpp.cluster.bus import Bus
@@ -62,6 +66,7 @@ class Server:
         self.module_types = modules
         self.storage = storage
         self.bus = bus
+        self.node: str = config.section("cluster").node or socket.gethostname()
         self.tls = tls
         self.clock = clock or SystemClock()
         self.started = self.clock.now()
@@ -71,6 +76,9 @@ class Server:
         self.iq = IqDispatcher(self)
         self.auth_clients = AuthClients()
         self.hosts: dict[str, VirtualHost] = {}
+        self.calls = Calls(self)
+        administration.offer(self)
+        self.draining = Draining(self)
         self.hub = Exchange(self)
         self.exchange: Exchange | None = None if bus.alone else self.hub
         self.metrics = Telemetry(self)
@@ -120,7 +128,7 @@ class Server:
     async def remove_host(self, domain: str) -> None:
         """Serve a domain no more: its sessions end with ``host-gone``."""
         host = self.hosts.pop(domain)
-        self._end_sessions(host, StreamError("host-gone", "the domain is not served any more"))
+        self._end_sessions(host.all_sessions(), StreamError("host-gone", "the domain is not served any more"))
         await self._settle(cancel=False)
         await unload_modules(host)
         await host.auth.close()
@@ -128,7 +136,7 @@ class Server:
     async def stop(self) -> None:
         """End all sessions with ``system-shutdown``, finish what is under way, close everything."""
         for host in list(self.hosts.values()):
-            self._leave_sessions(host, StreamError("system-shutdown", "the server is being stopped"))
+            self.leave_sessions(host.all_sessions(), StreamError("system-shutdown", "the server is being stopped"))
         await self._settle()
         await self.continuity.stop()
         for host in self.hosts.values():
@@ -140,16 +148,27 @@ class Server:
         await self.bus.close()
         await self.storage.close()
 
-    def _leave_sessions(self, host: VirtualHost, error: StreamError) -> None:
-        """End the sessions of a host, but for those that go on at another worker, or at the next start."""
-        for session in host.all_sessions():
+    async def drain(self, seconds: float) -> int:
+        """Take no new users, and lead the clients elsewhere in that time; returns how many sessions were ended."""
+        return await self.draining.run(seconds)
+
+    def undrain(self) -> None:
+        """Take users again."""
+        self.draining.stop()
+
+    def leave_sessions(self, sessions: Iterable[Session], error: StreamError) -> None:
+        """End sessions, but for those that go on at another worker, or at the next start."""
+        ended = []
+        for session in sessions:
             if session.record is not None and session.sm is not None and session.sm.token is not None:
                 session.abandon(error.text)
-        self._end_sessions(host, error)
+            else:
+                ended.append(session)
+        self._end_sessions(ended, error)
 
     @staticmethod
-    def _end_sessions(host: VirtualHost, error: StreamError) -> None:
-        for session in host.all_sessions():
+    def _end_sessions(sessions: Iterable[Session], error: StreamError) -> None:
+        for session in sessions:
             if session.stream is not None:
                 session.stream.fail(error)
             session.end(error.condition)

@@ -9,7 +9,7 @@ from monktalk.common.config import Kind, Option
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.common.logging import get_logger
 from monktalk.common.scram import InvalidPassword, prepare_password
-from monktalk.xmpp.core.administration import change_password, create_account, remove_account
+from monktalk.xmpp.core.administration import change_password, create_account, remove_account_here
 from monktalk.xmpp.core.auth.errors import AccountExists, AccountMissing, AuthUnavailable, NotAllowed
 from monktalk.xmpp.core.auth.throttle import FailureCounter, address_key
 from monktalk.xmpp.core.hooks import HostHooks
@@ -208,7 +208,7 @@ class Register(Module):
             if stream is not None:
                 stream.link.write(iq_result(request))
 
-        await remove_account(self.host, user, goodbye)
+        await remove_account_here(self.host, user, goodbye)
         log.info("unregistered", host=self.host.domain, user=user)
 
     async def _change_password(self, query: Element, user: str) -> None:

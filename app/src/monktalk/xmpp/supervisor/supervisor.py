@@ -210,6 +210,8 @@ class Supervisor:
                 self._report()
             case "drain":
                 self.drain()
+            case "undrain":
+                self.undrain()
             case "reload":
                 self._spawn(self._reload_for(worker, message["id"]))
 
@@ -262,6 +264,16 @@ class Supervisor:
         log.info("draining")
         for worker in self._workers.values():
             worker.channel.send("drain")
+        self._report()
+
+    def undrain(self) -> None:
+        """Have load balancers send new connections here again."""
+        if not self.draining:
+            return
+        self.draining = False
+        log.info("draining_ended")
+        for worker in self._workers.values():
+            worker.channel.send("undrain")
         self._report()
 
     async def _watch(self, patience: float) -> None:

@@ -115,6 +115,10 @@ class Worker(Program):
         """Drain the node, which is more than this worker."""
         self._channel.send("drain")
 
+    async def undrain(self) -> None:
+        """Have load balancers send new connections to the node again."""
+        self._channel.send("undrain")
+
     async def reload(self) -> ReloadReport:
         """Have the supervisor reload the node. Raises :class:`CommandError` when the configuration is refused."""
         number = next(self._serial)
@@ -144,8 +148,8 @@ class Worker(Program):
                 self._forget()
             case "apply":
                 self._taking_over = self.server.spawn(self._take_over(message))
-            case "drain":
-                self.draining = True
+            case "drain" | "undrain" as kind:
+                self.draining = kind == "drain"
             case "reloaded":
                 answer = self._asked.get(message["id"])
                 if answer is not None and not answer.done():

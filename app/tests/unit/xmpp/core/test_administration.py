@@ -90,7 +90,7 @@ async def test_arrivals_are_forgotten_when_they_have_bound_or_gone(server):
 async def test_an_announcement_is_for_those_who_are_available(server):
     romeo, quiet = await server.online("romeo"), server.login("juliet")
     elsewhere = await server.online("nurse", host=OTHER_HOST)
-    assert administration.announce(server.host, "A feast", "Tonight") == 1
+    assert (await administration.announce(server.host, "A feast", "Tonight")).values() == [1]
     assert to_bytes(romeo.stanzas()[-1]).decode() == (
         f"<message from='{HOST}' to='{romeo.jid.full}' type='headline'>"
         "<subject>Tonight</subject><body>A feast</body></message>"

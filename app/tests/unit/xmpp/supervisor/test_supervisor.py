@@ -70,6 +70,16 @@ def test_draining_reaches_all_workers_once():
     assert supervisor.state == "draining"
 
 
+def test_draining_can_be_taken_back():
+    worker = Worker(1, ready=True)
+    supervisor = supervisor_of(worker)
+    supervisor.undrain()
+    supervisor.drain()
+    supervisor.undrain()
+    assert worker.told == ["drain", "undrain"]
+    assert supervisor.state == "ready"
+
+
 def test_stopping_is_more_than_draining():
     supervisor = supervisor_of(Worker(1, ready=True))
     supervisor.drain()

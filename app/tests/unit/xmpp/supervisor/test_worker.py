@@ -108,6 +108,10 @@ async def test_draining_is_for_the_whole_node(worker, supervisor):
     assert not worker.draining, "until the supervisor says so"
     worker.received({"type": "drain"}, [])
     assert worker.draining
+    await worker.undrain()
+    assert supervisor.told[1:] == [{"type": "undrain"}]
+    worker.received({"type": "undrain"}, [])
+    assert not worker.draining
 
 
 async def reloading(worker: Worker, supervisor: Supervisor) -> tuple[asyncio.Task[Any], int]:

@@ -12,6 +12,7 @@ from monktalk.common.logging import get_logger
 from monktalk.xmpp.admin.registry import ERROR, OK, CommandError, Result, command
 from monktalk.xmpp.core import administration
 from monktalk.xmpp.core.auth.errors import AccountExists, AccountMissing, NotAllowed
+from monktalk.xmpp.core.calls import CallFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +100,12 @@ async def check_password(context: Context, user: str, domain: str, password: str
 async def ban_account(context: Context, user: str, domain: str, reason: str) -> str:
     """The account is disabled; its password stays as it is."""
     host, local = await context.existing(user, domain)
-    await administration.set_disabled(host, local, disabled=True, reason=reason)
+    try:
+        await administration.set_disabled(host, local, disabled=True, reason=reason)
+    except CallFailed as error:
+        raise CommandError(
+            f"User {local}@{host.domain} can't log in any more, but may still be connected. {error}"
+        ) from None
     return f"User {local}@{host.domain} successfully banned with reason: {reason}"
 
 

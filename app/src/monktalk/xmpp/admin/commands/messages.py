@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.xmpp.admin.commands.sessions import session_of
-from monktalk.xmpp.admin.registry import CommandError, UsageError, command
+from monktalk.xmpp.admin.registry import CommandError, Scope, UsageError, command
 from monktalk.xmpp.core import administration
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.errors import StanzaError, StreamError
@@ -54,7 +54,12 @@ def _jid(text: str, role: str) -> JID:
         raise CommandError(f"{role} JID is invalid: {error}") from None
 
 
-@command("send_stanza_c2s", "USER HOST RESOURCE STANZA", "Handle a stanza as if a session had sent it itself.")
+@command(
+    "send_stanza_c2s",
+    "USER HOST RESOURCE STANZA",
+    "Handle a stanza as if a session had sent it itself.",
+    scope=Scope.HOME,
+)
 async def send_stanza_c2s(context: Context, user: str, domain: str, resource: str, text: str) -> str:
     """The stanza is XML, in the namespace jabber:client where it names none; its answer goes to the client."""
     session = session_of(context, user, domain, resource)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from monktalk.common import logging as log_setup
-from monktalk.xmpp.admin.registry import CommandError, Result, Table, UsageError, command
+from monktalk.xmpp.admin.registry import CommandError, Result, Scope, Table, UsageError, command
 
 if TYPE_CHECKING:
     from monktalk.xmpp.admin.context import Context
@@ -21,28 +20,23 @@ _LEVELS: Final = ("none", "critical", "error", "warning", "info", "debug")
 """The place of a level in this row is its number."""
 
 
-def node_name() -> str:
-    """How this node is called in answers to operators."""
-    return f"mongooseim@{socket.gethostname()}"
-
-
 @command("status", "", "Tell whether the node is running, and since when.")
 async def status(context: Context) -> Result:
     """The two lines that monitoring knows, and with ``--json`` more."""
     server = context.server
     version = metadata.version("monktalk")
     facts = {
-        "node": node_name(),
+        "node": context.node_name,
         "status": "started",
         "version": version,
         "pid": os.getpid(),
         "uptime_seconds": _uptime(context),
         "hosts": list(server.hosts),
-        "sessions": sum(_online(context, domain) for domain in server.hosts),
+        "sessions": sum(peer.sessions for peer in context.workers()),
         "database": "reachable" if server.storage.healthy() else "unreachable",
         "config": str(context.node.path.absolute()),
     }
-    text = f"The node {node_name()} is started with status: started\nMonkTalk version {version} is running on that node"
+    text = f"The node {context.node_name} is started with status: started\nMonkTalk version {version} is running on that node"
     return Result(text, facts)
 
 
@@ -50,10 +44,10 @@ async def status(context: Context) -> Result:
 async def reload_local(context: Context) -> Result:
     """A file that has problems is refused with a line for each, and nothing changes."""
     report = await context.node.reload()
-    lines = [f"# Reloaded: {node_name()}"]
+    lines = [f"# Reloaded: {context.node_name}"]
     if report.restart_needed:
         lines.append(f"# Changed, but in force only after a restart: {', '.join(report.restart_needed)}")
-    data = {"node": node_name(), "applied": report.applied, "restart_needed": report.restart_needed}
+    data = {"node": context.node_name, "applied": report.applied, "restart_needed": report.restart_needed}
     return Result("\n".join(lines), data)
 
 
@@ -74,9 +68,14 @@ async def cert_info(context: Context) -> Table:
     return Table(("host", "days_left", "not_after", "path"), rows)
 
 
-@command("stats", "NAME", "One figure: registeredusers, onlineusers, onlineusersnode or uptimeseconds.")
+@command(
+    "stats",
+    "NAME",
+    "One figure: registeredusers, onlineusers, onlineusersnode or uptimeseconds.",
+    scope={"onlineusers": Scope.EVERYWHERE, "onlineusersnode": Scope.NODE},
+)
 async def stats(context: Context, name: str) -> int:
-    """Figures of all hosts together; registered users are the accounts that this server has seen."""
+    """Figures of all hosts together; registered users are the accounts that the servers have seen."""
     domains = list(context.server.hosts)
     if name == "registeredusers":
         return sum([await context.server.storage.accounts.count(domain) for domain in domains])
@@ -87,7 +86,12 @@ async def stats(context: Context, name: str) -> int:
     raise UsageError(f"There is no figure {name!r}: registeredusers, onlineusers, onlineusersnode, uptimeseconds.")
 
 
-@command("stats_host", "NAME HOST", "One figure of a host: registeredusers or onlineusers.")
+@command(
+    "stats_host",
+    "NAME HOST",
+    "One figure of a host: registeredusers or onlineusers.",
+    scope={"onlineusers": Scope.EVERYWHERE},
+)
 async def stats_host(context: Context, name: str, domain: str) -> int:
     """As :func:`stats`, for one host."""
     host = context.host(domain)
@@ -106,13 +110,18 @@ def _uptime(context: Context) -> int:
     return int(context.server.clock.now() - context.server.started)
 
 
-@command("get_loglevel", "", "Tell how much is logged.")
+@command("get_loglevel", "", "Tell how much is logged on this node.")
 async def get_loglevel(_context: Context) -> Result:
     """The level by name and by number, 0 (nothing) to 5 (everything)."""
     return _loglevel(log_setup.get_level())
 
 
-@command("set_loglevel", "LEVEL", "Log from this level on, until the next reload: none … debug, or 0 … 5.")
+@command(
+    "set_loglevel",
+    "LEVEL",
+    "Log from this level on, on this node, until the next reload: none … debug, or 0 … 5.",
+    scope=Scope.NODE,
+)
 async def set_loglevel(_context: Context, level: str) -> Result:
     """Change the level of the running server; the configuration stays as it is."""
     name = _LEVELS[int(level)] if level in map(str, range(len(_LEVELS))) else level.lower()

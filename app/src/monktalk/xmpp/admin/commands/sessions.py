@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from monktalk.xmpp.admin.commands.server import node_name
-from monktalk.xmpp.admin.registry import CommandError, Table, UsageError, command
+from monktalk.xmpp.admin.registry import CommandError, Scope, Table, UsageError, command
 from monktalk.xmpp.core import administration
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.stanza import PRESENCE, Stanza
@@ -56,53 +55,60 @@ def _info(context: Context, sessions: Iterable[Session]) -> Table:
             connection = f"{kind}_tls" if session.secure else kind
         port = link.port if link is not None else 0
         uptime = int(now - session.bound_at)
-        rows.append((session.jid.full, connection, session.peer, port, session.priority, node_name(), uptime))
+        rows.append((session.jid.full, connection, session.peer, port, session.priority, context.node_name, uptime))
     return Table(_INFO, rows)
 
 
-@command("connected_users", "", "List all sessions.")
+@command("connected_users", "", "List all sessions.", scope=Scope.EVERYWHERE)
 async def connected_users(context: Context) -> list[str]:
     """Full JIDs."""
     return [session.jid.full for session in _all(context)]
 
 
-@command("connected_users_number", "", "Count all sessions.")
+@command("connected_users_number", "", "Count all sessions.", scope=Scope.EVERYWHERE)
 async def connected_users_number(context: Context) -> int:
     """How many there are."""
     return sum(1 for _ in _all(context))
 
 
-@command("connected_users_info", "", "List all sessions: JID, connection, IP, port, priority, node, seconds.")
+@command(
+    "connected_users_info",
+    "",
+    "List all sessions: JID, connection, IP, port, priority, node, seconds.",
+    scope=Scope.EVERYWHERE,
+)
 async def connected_users_info(context: Context) -> Table:
     """The priority is empty for a session that has not sent presence."""
     return _info(context, _all(context))
 
 
-@command("connected_users_vhost", "HOST", "As connected_users_info, for one host.")
+@command("connected_users_vhost", "HOST", "As connected_users_info, for one host.", scope=Scope.EVERYWHERE)
 async def connected_users_vhost(context: Context, domain: str) -> Table:
     """The sessions of a host."""
     return _info(context, context.host(domain).all_sessions())
 
 
-@command("user_sessions_info", "USER HOST", "As connected_users_info, for one user.")
+@command("user_sessions_info", "USER HOST", "As connected_users_info, for one user.", scope=Scope.HOME)
 async def user_sessions_info(context: Context, user: str, domain: str) -> Table:
     """The sessions of a user."""
     return _info(context, _of_user(context, user, domain))
 
 
-@command("user_resources", "USER HOST", "List the resources of a user.")
+@command("user_resources", "USER HOST", "List the resources of a user.", scope=Scope.HOME)
 async def user_resources(context: Context, user: str, domain: str) -> list[str]:
     """In the order in which they connected."""
     return [session.jid.resource for session in _of_user(context, user, domain)]
 
 
-@command("num_resources", "USER HOST", "Count the resources of a user.")
+@command("num_resources", "USER HOST", "Count the resources of a user.", scope=Scope.HOME)
 async def num_resources(context: Context, user: str, domain: str) -> int:
     """How many sessions the user has."""
     return len(_of_user(context, user, domain))
 
 
-@command("resource_num", "USER HOST NUM", "Name the resource of a user by its number, counted from 1.")
+@command(
+    "resource_num", "USER HOST NUM", "Name the resource of a user by its number, counted from 1.", scope=Scope.HOME
+)
 async def resource_num(context: Context, user: str, domain: str, number: str) -> str:
     """The n-th resource of ``user_resources``."""
     resources = await user_resources(context, user, domain)
@@ -111,7 +117,7 @@ async def resource_num(context: Context, user: str, domain: str, number: str) ->
     return resources[int(number) - 1]
 
 
-@command("kick_session", "USER HOST RESOURCE REASON", "End a session.")
+@command("kick_session", "USER HOST RESOURCE REASON", "End a session.", scope=Scope.HOME)
 async def kick_session(context: Context, user: str, domain: str, resource: str, reason: str) -> str:
     """The client is told the reason; it may connect again."""
     session = session_of(context, user, domain, resource)
@@ -119,13 +125,18 @@ async def kick_session(context: Context, user: str, domain: str, resource: str, 
     return f"Session {session.jid.full} ended"
 
 
-@command("status_list", "STATUS", "List the users with that status: available, chat, away, xa, dnd or all.")
+@command(
+    "status_list",
+    "STATUS",
+    "List the users with that status: available, chat, away, xa, dnd or all.",
+    scope=Scope.EVERYWHERE,
+)
 async def status_list(context: Context, status: str) -> Table:
     """User, host, resource, priority and status text of each session that has sent presence."""
     return _statuses(_all(context), status)
 
 
-@command("status_list_host", "HOST STATUS", "As status_list, for one host.")
+@command("status_list_host", "HOST STATUS", "As status_list, for one host.", scope=Scope.EVERYWHERE)
 async def status_list_host(context: Context, domain: str, status: str) -> Table:
     """As :func:`status_list`."""
     return _statuses(context.host(domain).all_sessions(), status)
@@ -149,7 +160,10 @@ def _statuses(sessions: Iterable[Session], wanted: str) -> Table:
 
 
 @command(
-    "set_presence", "USER HOST RESOURCE TYPE SHOW STATUS PRIORITY", "Send presence as if a session had sent it itself."
+    "set_presence",
+    "USER HOST RESOURCE TYPE SHOW STATUS PRIORITY",
+    "Send presence as if a session had sent it itself.",
+    scope=Scope.HOME,
 )
 async def set_presence(context: Context, user: str, domain: str, resource: str, *presence: str) -> str:
     """TYPE is ``available`` or ``unavailable``; SHOW, STATUS and PRIORITY may be empty."""

@@ -221,6 +221,10 @@ class AuthProvider:
         """Drop what is remembered of `user`, as another process has changed the account."""
         self._cache.drop(self._cache.digest(user))
 
+    def forget_all(self) -> None:
+        """Drop everything that is remembered, as news of other processes' changes may have been lost."""
+        self._cache.clear()
+
     @property
     def available(self) -> bool:
         """Whether the service answered when it was last asked, as far as the circuit breaker knows."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core import administration
 from monktalk.xmpp.core.auth.errors import AccountExists, AccountMissing, AuthUnavailable, NotAllowed
+from monktalk.xmpp.core.calls import CallFailed
 from monktalk.xmpp.modules.adhoc import CommandFailed, FormCommand, Outcome
 from monktalk.xmpp.modules.admin_commands.common import (
     ACCOUNT,
@@ -19,9 +20,11 @@ from monktalk.xmpp.modules.admin_commands.common import (
     new_password,
     one_account,
     refusal,
+    silent,
 )
 from monktalk.xmpp.protocol import forms
 from monktalk.xmpp.protocol import namespaces as ns
+from monktalk.xmpp.protocol.adhoc import Note
 from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.protocol.forms import TEXT_MULTI, TEXT_PRIVATE, TEXT_SINGLE, Field
 from monktalk.xmpp.protocol.xmltree import Element, element
@@ -163,11 +166,15 @@ async def _enable(host: VirtualHost, submission: Submission) -> Outcome:
 
 
 async def _end_sessions(host: VirtualHost, submission: Submission) -> Outcome:
-    ended = sum(
-        administration.end_sessions(host, jid.local, "ended by an administrator", jid.resource or None)
-        for jid in many_accounts(host, submission)
-    )
-    return done(f"Sessions ended: {ended}")
+    ended, failures = 0, []
+    for jid in many_accounts(host, submission):
+        try:
+            ended += await administration.end_sessions(
+                host, jid.local, "ended by an administrator", jid.resource or None
+            )
+        except CallFailed as error:
+            failures.append(str(error))
+    return done(f"Sessions ended: {ended}", *failures)
 
 
 async def _change_password(host: VirtualHost, submission: Submission) -> Outcome:
@@ -202,5 +209,5 @@ async def _announce(host: VirtualHost, submission: Submission) -> Outcome:
     text = submission.text("announcement")
     if not text.strip():
         raise CommandFailed("the announcement is empty")
-    sessions = administration.announce(host, text, submission.one("subject") or None)
-    return done(f"Sent to {sessions} sessions")
+    replies = await administration.announce(host, text, submission.one("subject") or None)
+    return Outcome([Note(f"Sent to {sum(replies.values())} sessions"), *silent(replies)])

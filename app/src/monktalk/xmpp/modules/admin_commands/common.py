@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core.auth.errors import AccountExists, AccountMissing, AuthUnavailable, NotAllowed
+from monktalk.xmpp.core.calls import CallFailed
 from monktalk.xmpp.modules.adhoc import CommandFailed, FormCommand, Outcome
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.adhoc import Note
 from monktalk.xmpp.protocol.forms import JID_MULTI, JID_SINGLE, Field, Submission
 
 if TYPE_CHECKING:
+    from monktalk.xmpp.core.calls import Replies
     from monktalk.xmpp.core.host import VirtualHost
 
 log = get_logger(__name__)
@@ -46,9 +48,14 @@ def command(
     return FormCommand(f"{ns.ADMIN}#{node}", name, ns.ADMIN, run, instructions, fields if instructions else None)
 
 
-def done(text: str) -> Outcome:
-    """The end of a command that has nothing but that to tell."""
-    return Outcome([Note(text)])
+def done(text: str, *failures: str) -> Outcome:
+    """The end of a command that has nothing but that to tell, and what could not be done."""
+    return Outcome([Note(text), *(Note(failure, "error") for failure in failures)])
+
+
+def silent(replies: Replies) -> list[Note]:
+    """What the user of a command has to know of workers that have not answered."""
+    return [Note(reason, "warn") for _, reason in replies.failures]
 
 
 def account(host: VirtualHost, text: str) -> JID:
@@ -92,6 +99,8 @@ async def for_each(accounts: Sequence[JID], work: Callable[[str], Awaitable[None
             failures.append(f"{name}: refused by the authentication service: {error}")
         except AuthUnavailable:
             failures.append(f"{name}: the authentication service can't be reached")
+        except CallFailed as error:
+            failures.append(f"{name}: {error}")
     notes = []
     if len(names) > len(failures):
         notes.append(Note(f"{finished}: {len(names) - len(failures)}"))

@@ -26,6 +26,7 @@ class AdminCommands(Module):
 
     async def start(self) -> None:
         """Offer the commands."""
+        statistics.offer(self.host.server)
         self._commands = [*accounts.commands(self.host), *statistics.commands(self.host)]
         for command in self._commands:
             Adhoc.of(self.host).add(command)

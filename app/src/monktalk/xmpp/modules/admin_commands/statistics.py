@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -9,8 +10,9 @@ from monktalk.common.clock import xmpp_datetime
 from monktalk.common.jid import JID
 from monktalk.xmpp.core.administration import ask_as
 from monktalk.xmpp.core.auth.errors import AccountMissing, AuthUnavailable
+from monktalk.xmpp.core.calls import CallFailed
 from monktalk.xmpp.modules.adhoc import CommandFailed, FormCommand, Outcome
-from monktalk.xmpp.modules.admin_commands.common import ACCOUNTS, command, existing, many_accounts, refusal
+from monktalk.xmpp.modules.admin_commands.common import ACCOUNTS, command, existing, many_accounts, refusal, silent
 from monktalk.xmpp.protocol import forms
 from monktalk.xmpp.protocol import namespaces as ns
 from monktalk.xmpp.protocol.adhoc import Note
@@ -20,10 +22,14 @@ from monktalk.xmpp.protocol.xmltree import element, text_of
 
 if TYPE_CHECKING:
     from monktalk.xmpp.core.host import VirtualHost
+    from monktalk.xmpp.core.server import Server
     from monktalk.xmpp.core.session import Session
     from monktalk.xmpp.protocol.forms import Submission
 
-Names = Callable[["VirtualHost"], Awaitable[list[str]]]
+Found = tuple[list[str], list[Note]]
+"""Localparts, and what there is to say about those that may be missing."""
+
+Names = Callable[["VirtualHost"], Awaitable[Found]]
 
 MOST: Final = 10_000
 """Accounts in one list at most, whatever the form says."""
@@ -36,6 +42,8 @@ _MAX_ITEMS: Final = Field(
     options={**{str(number): str(number) for number in (25, 50, 75, 100, 150, 200)}, "none": "None"},
 )
 _AWAY: Final = ("away", "xa")
+_ONLINE: Final = "users_online"
+_SESSIONS: Final = "sessions_of_user"
 
 
 def commands(host: VirtualHost) -> list[FormCommand]:
@@ -96,26 +104,54 @@ async def _accounts(host: VirtualHost, *, disabled: bool) -> list[str]:
             return names
 
 
-async def _registered(host: VirtualHost) -> list[str]:
-    return await _accounts(host, disabled=False)
+async def _registered(host: VirtualHost) -> Found:
+    return await _accounts(host, disabled=False), []
 
 
-async def _disabled(host: VirtualHost) -> list[str]:
-    return await _accounts(host, disabled=True)
+async def _disabled(host: VirtualHost) -> Found:
+    return await _accounts(host, disabled=True), []
 
 
-async def _online(host: VirtualHost) -> list[str]:
-    return list(host.sessions)
+async def _online(host: VirtualHost) -> Found:
+    return await _everywhere(host, "online")
 
 
-async def _active(host: VirtualHost) -> list[str]:
+async def _active(host: VirtualHost) -> Found:
     """Users with a client that is available, and does not say that its user is away."""
-    return [user for user, resources in host.sessions.items() if any(map(_is_active, resources.values()))]
+    return await _everywhere(host, "active")
 
 
-async def _idle(host: VirtualHost) -> list[str]:
+async def _idle(host: VirtualHost) -> Found:
     """Users that are online and not active."""
-    return [user for user, resources in host.sessions.items() if not any(map(_is_active, resources.values()))]
+    return await _everywhere(host, "idle")
+
+
+async def _everywhere(host: VirtualHost, kind: str) -> Found:
+    """The users of a kind at all workers; a user is at one."""
+    replies = await host.server.calls.everywhere(_ONLINE, host.domain, kind)
+    return [user for users in replies.values() for user in users], silent(replies)
+
+
+def offer(server: Server) -> None:
+    """Tell other workers about the users and sessions that are here."""
+    server.calls.offer(_ONLINE, functools.partial(_online_here, server))
+    server.calls.offer(_SESSIONS, functools.partial(_sessions_here, server))
+
+
+async def _online_here(server: Server, domain: str, kind: str) -> list[str]:
+    host = server.hosts.get(domain)
+    return [
+        user
+        for user, resources in (host.sessions.items() if host is not None else ())
+        if kind == "online" or any(map(_is_active, resources.values())) == (kind == "active")
+    ]
+
+
+async def _sessions_here(server: Server, domain: str, user: str) -> list[tuple[str, str]]:
+    """Resource and address of each session of a user."""
+    host = server.hosts.get(domain)
+    sessions = host.user_sessions(user) if host is not None else ()
+    return [(session.jid.resource, session.peer) for session in sessions]
 
 
 def _is_active(session: Session) -> bool:
@@ -129,12 +165,14 @@ def _is_active(session: Session) -> bool:
 
 def _number(kind: str, names: Names) -> Callable[[VirtualHost, Submission], Awaitable[Outcome]]:
     async def run(host: VirtualHost, _submission: Submission) -> Outcome:
+        notes: list[Note] = []
         if names is _registered:
             number = await host.server.storage.accounts.count(host.domain)
         else:
-            number = len(await names(host))
+            found, notes = await names(host)
+            number = len(found)
         field = Field(f"{kind}usersnum", TEXT_SINGLE, f"The number of {kind} users", [str(number)])
-        return Outcome(form=forms.result(ns.ADMIN, [field]))
+        return Outcome(notes, forms.result(ns.ADMIN, [field]))
 
     return run
 
@@ -142,9 +180,8 @@ def _number(kind: str, names: Names) -> Callable[[VirtualHost, Submission], Awai
 def _list(kind: str, names: Names) -> Callable[[VirtualHost, Submission], Awaitable[Outcome]]:
     async def run(host: VirtualHost, submission: Submission) -> Outcome:
         limit = _limit(submission.one("max_items"))
-        found = await names(host)
+        found, notes = await names(host)
         jids = [JID.of(name, host.domain).bare for name in found[:limit]]
-        notes = []
         if len(found) > limit:
             notes.append(Note(f"{limit} of {len(found)} users are listed", "warn"))
         field = Field(f"{kind}userjids", JID_MULTI, f"The list of {kind} users", jids)
@@ -185,11 +222,14 @@ async def _user_statistics(host: VirtualHost, submission: Submission) -> Outcome
         raise CommandFailed("name one account: statistics are of one at a time")
     jid = accounts[0]
     await _check(host, jid)
-    sessions = host.user_sessions(jid.local)
+    try:
+        sessions = await host.server.calls.at_home(host.domain, jid.local, _SESSIONS, host.domain, jid.local)
+    except CallFailed as error:
+        raise CommandFailed(str(error)) from None
     fields = [
         Field("accountjids", JID_MULTI, "The Jabber ID of the account", [jid.bare]),
-        Field("ipaddresses", TEXT_MULTI, "IP addresses", list(dict.fromkeys(session.peer for session in sessions))),
-        Field("onlineresources", TEXT_MULTI, "Online resources", [session.jid.resource for session in sessions]),
+        Field("ipaddresses", TEXT_MULTI, "IP addresses", list(dict.fromkeys(peer for _, peer in sessions))),
+        Field("onlineresources", TEXT_MULTI, "Online resources", [resource for resource, _ in sessions]),
     ]
     try:
         roster = await ask_as(host, jid.local, "get", element(ns.ROSTER, "query"))
