@@ -33,6 +33,9 @@ CALL, ANSWER = KINDS
 CALL_SECONDS: Final = 5.0
 """How long an answer may take, unless the caller says something else."""
 
+RETRY_SECONDS: Final = 0.25
+"""How long to wait before looking for a user's home again."""
+
 MAX_ARGUMENTS: Final = 512 * 1024
 """Bytes of the arguments of a call."""
 
@@ -110,17 +113,29 @@ class Calls:
         if self._bus.is_home(host, user):
             return await self._operations[name](*arguments)
         packed = _pack_arguments(arguments)
-        number, pending = self._begin(None)
-        self._bus.to_user(host, user, CALL, (self._bus.worker, number, name, packed))
         try:
-            answer = await self._wait(number, pending, seconds)
-        except _Homeless:
-            return await self._operations[name](*arguments)
+            async with asyncio.timeout(seconds):
+                answer = await self._find_home(host, user, name, packed)
         except TimeoutError:
             raise NoAnswer(
                 f"The worker that {user}@{host} is connected to has not answered within {seconds:g} s."
             ) from None
-        return _open(answer)
+        return await self._operations[name](*arguments) if answer is None else _open(answer)
+
+    async def _find_home(self, host: str, user: str, name: str, packed: bytes) -> bytes | None:
+        """The answer of a user's home, None when that is here or nowhere. Asks again while nobody knows where it is."""
+        while True:
+            number, pending = self._begin(None)
+            self._bus.to_user(host, user, CALL, (self._bus.worker, number, name, packed))
+            try:
+                return await self._answer(number, pending)
+            except _Homeless:
+                return None
+            except _Unknown:
+                # His worker is perhaps dead, and another one is about to adopt his sessions.
+                await asyncio.sleep(RETRY_SECONDS)
+                if self._bus.is_home(host, user):
+                    return None
 
     async def at(self, peer: Peer, name: str, *arguments: Any, seconds: float = CALL_SECONDS) -> Any:
         """Have a worker do it. Raises as :meth:`at_home`."""
@@ -130,7 +145,8 @@ class Calls:
         number, pending = self._begin(peer.name)
         self._bus.send(peer.name, CALL, number, name, packed)
         try:
-            answer = await self._wait(number, pending, seconds)
+            async with asyncio.timeout(seconds):
+                answer = await self._answer(number, pending)
         except TimeoutError:
             raise NoAnswer(f"{describe(peer)} has not answered within {seconds:g} s.") from None
         except _Gone:
@@ -165,10 +181,9 @@ class Calls:
         pending = self._pending[number] = _Pending(worker, asyncio.get_running_loop().create_future())
         return number, pending
 
-    async def _wait(self, number: int, pending: _Pending, seconds: float) -> bytes:
+    async def _answer(self, number: int, pending: _Pending) -> bytes:
         try:
-            async with asyncio.timeout(seconds):
-                return await pending.answered
+            return await pending.answered
         finally:
             self._pending.pop(number, None)
 
@@ -191,8 +206,8 @@ class Calls:
     def homeless(self, fields: tuple[Any, ...], *, certain: bool) -> None:
         """A call of this worker has found no home; unless that is ``certain``, there may be one that does not answer."""
         pending = self._pending.get(fields[1])
-        if certain and pending is not None and not pending.answered.done():
-            pending.answered.set_exception(_Homeless())
+        if pending is not None and not pending.answered.done():
+            pending.answered.set_exception(_Homeless() if certain else _Unknown())
 
     def worker_gone(self, worker: str) -> None:
         """A worker is gone: it will not answer."""
@@ -251,6 +266,10 @@ class Calls:
 
 class _Homeless(Exception):
     """The user has no home."""
+
+
+class _Unknown(Exception):
+    """Whether the user has a home is not known."""
 
 
 class _Gone(Exception):

@@ -152,6 +152,10 @@ class Continuity:
         if self._dirty:
             _ = self._server.spawn(self._flushed())
 
+    async def flush(self) -> None:
+        """Write what has changed now."""
+        await self._flushed()
+
     async def _flushed(self) -> None:
         dirty, self._dirty = self._dirty, {}
         await asyncio.gather(*(self._write(session) for session in dirty if not session.closed))

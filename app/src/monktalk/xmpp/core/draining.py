@@ -39,6 +39,7 @@ class Draining:
         deadline = clock.monotonic() + seconds
         log.info("draining", sessions=self._server.hub.sessions(), seconds=seconds)
         while self.wanted:
+            await self._server.continuity.flush()
             left = deadline - clock.monotonic()
             ended += self._portion(max(math.ceil(left / PAUSE_SECONDS), 1))
             if left <= 0 or not (self._users() or self._server.hub.relays.relayed()):

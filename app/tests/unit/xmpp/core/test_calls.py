@@ -98,6 +98,27 @@ async def test_a_home_that_may_be_there_is_waited_for(pair):
         await one.calls.at_home(HOST, ROMEO, "who", seconds=0.01)
 
 
+async def test_a_home_that_is_being_moved_is_looked_for_again(pair, monkeypatch):
+    monkeypatch.setattr(calls, "RETRY_SECONDS", 0.001)
+    one, other = pair
+    other.homes.add(ROMEO)
+    really, unknown = one.to_user, [1, 2]
+
+    def to_user(host: str, user: str, kind: int, fields: tuple[Any, ...]) -> None:
+        if unknown:
+            unknown.pop()
+            one.calls.homeless(fields, certain=False)
+        else:
+            really(host, user, kind, fields)
+
+    one.to_user = to_user
+    assert await one.calls.at_home(HOST, ROMEO, "who") == ("w1",)
+    unknown += [1]
+    one.homes.add("juliet")
+    one.is_home = lambda _host, _user: not unknown
+    assert await one.calls.at_home(HOST, "juliet", "who") == ["w0"]
+
+
 async def test_a_call_to_all(pair):
     one, other = pair
     replies = await one.calls.everywhere("who")
