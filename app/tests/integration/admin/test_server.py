@@ -323,3 +323,19 @@ async def test_a_socket_left_behind_is_replaced(own, own_ctl):
 
 async def test_only_the_servers_user_may_connect(server):
     assert stat.S_IMODE(server.program.control_socket.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("cluster_status",),
+        ("reload_cluster",),
+        ("drain",),
+        ("join_cluster", "other"),
+        ("leave_cluster",),
+        ("remove_from_cluster", "other"),
+    ],
+    ids=lambda command: command[0],
+)
+async def test_a_server_that_is_alone_says_so(ctl, command):
+    assert "is alone: its configuration names no bus" in await ctl.refused(*command)
