@@ -33,6 +33,7 @@ from monktalk.xmpp.protocol.stream import XmlStream
 from monktalk.xmpp.storage.memory import MemoryStorage
 
 if TYPE_CHECKING:
+    from monktalk.xmpp.cluster.bus import Bus
     from monktalk.xmpp.core.auth.provider import AuthProvider
     from monktalk.xmpp.core.module import Module
     from monktalk.xmpp.core.relay import Uplink
@@ -130,7 +131,7 @@ class ScriptedLink:
     def __init__(self, server: Server, peer: str, *, secure: bool) -> None:
         self.peer = peer
         self.secure = secure
-        self.xml = XmlStream(server.parsers, 1 << 20)
+        self.xml: XmlStream | Uplink = XmlStream(server.parsers, 1 << 20)
         self.written: list[bytes] = []
         self.paused = False
         self.closed = False
@@ -156,8 +157,8 @@ class ScriptedLink:
         """No limits change here."""
 
     def relay(self, uplink: Uplink) -> None:
-        """Other workers are not part of it."""
-        raise NotImplementedError
+        """Another worker gets what is sent from now on."""
+        self.xml = uplink
 
     def bindings(self) -> dict[str, bytes]:
         """There is no TLS to bind to."""
@@ -336,12 +337,16 @@ def configuration(
 
 @contextlib.asynccontextmanager
 async def site(
-    modules: Mapping[str, type[Module]], text: str = "", *, hosts: tuple[str, ...] = (HOST, OTHER_HOST)
+    modules: Mapping[str, type[Module]],
+    text: str = "",
+    *,
+    hosts: tuple[str, ...] = (HOST, OTHER_HOST),
+    bus: Bus | None = None,
 ) -> AsyncIterator[Site]:
     """A running server with these modules; ``text`` is TOML for its configuration."""
     clock = ManualClock(now=1_700_000_000.0, monotonic=1_000.0)
     storage = MemoryStorage(clock.now)
-    server = _Server(configuration(modules, text, hosts), modules, storage, LocalBus(), _Tls(), clock=clock)
+    server = _Server(configuration(modules, text, hosts), modules, storage, bus or LocalBus(), _Tls(), clock=clock)
     await server.start()
     running = Site(server, storage, clock)
     try:

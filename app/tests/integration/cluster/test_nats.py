@@ -100,6 +100,25 @@ async def test_who_unsubscribes_gets_nothing_more(server):
         assert box.queue.empty()
 
 
+async def test_who_drains_has_taken_everything_that_was_sent_to_him(server):
+    """Nothing falls between: what is sent is taken, or its sender is told that nobody is there."""
+    async with client(server) as alice, client(server) as bob:
+        taken, refused = Box(), Box()
+        bob.subscribe(b"u.bob", taken)
+        alice.subscribe(b"inbox.alice", refused)
+        await asyncio.gather(alice.flush(), bob.flush())
+        draining = asyncio.create_task(bob.drain())
+        count = 0
+        while not draining.done():
+            alice.publish(b"u.bob", b"", b"inbox.alice")
+            count += 1
+            await asyncio.sleep(0)
+        await bob.close()
+        alice.publish(b"u.bob", b"", b"inbox.alice")
+        await until(lambda: taken.queue.qsize() + refused.queue.qsize() == count + 1, "every one has an end")
+        assert not refused.queue.empty()
+
+
 async def test_a_handler_that_fails_keeps_nobody_else_from_hearing(server, caplog):
     async with client(server) as alice, client(server) as bob:
         box = Box()

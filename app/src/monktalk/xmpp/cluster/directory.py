@@ -46,7 +46,8 @@ MOST_WAITING: Final = 1000
 """Frames for one user that wait until it is known where his home is."""
 
 _ASK, _CAST, _CLAIM = 0, 1, 2
-_HOME, _YIELDED = 0, 1
+_HOME, _YIELDED, _EARLIER = 0, 1, 2
+"""Answers: where the home is, that somebody wants to become it later than the one who asks, or earlier and will say more."""
 
 Key = tuple[str, str]
 """Host and user."""
@@ -70,6 +71,8 @@ class _Question(NamedTuple):
     deadline: float
     answered: Callable[[str | None, bool], None]
     """Called with the home, or None, and whether that is certain."""
+    patient: bool = False
+    """Somebody who was earlier has promised to say where the home is."""
 
 
 class Directory:
@@ -153,9 +156,9 @@ class Directory:
             if decided is not None and not decided.done():
                 decided.set_exception(BusDown("the other workers can't be reached"))
             return
+        for reply in asked:
+            self._answer(reply, _HOME, home.since, worker)
         if worker is None:
-            for reply in asked:
-                self._answer(reply, _HOME, home.since)
             self._locations.pop(key, None)
             self._announcements.append((self._clock.monotonic() + ANNOUNCE_SECONDS, key, home))
             self._tick_later()
@@ -203,15 +206,15 @@ class Directory:
     def _be_asked(self, home: _Home, worker: str, since: float | None, reply: bytes) -> None:
         if home.decided is None:
             self._answer(reply, _HOME, home.since)
-        elif since is None:
+        elif since is None or (home.since, self._me) < (since, worker):
+            # Perhaps this worker has to give way itself: who asks is told when that is decided.
             home.asked.append(reply)
-        elif (home.since, self._me) < (since, worker):
-            self._answer(reply, _HOME, home.since)
+            self._answer(reply, _EARLIER, home.since)
         else:
             self._answer(reply, _YIELDED, home.since)
 
-    def _answer(self, reply: bytes, what: int, since: float) -> None:
-        self._nats.publish(reply, frames.pack([(what, self._me, since)]))
+    def _answer(self, reply: bytes, what: int, since: float, worker: str | None = None) -> None:
+        self._nats.publish(reply, frames.pack([(what, worker or self._me, since)]))
 
     # -- two homes -----------------------------------------------------------------------------------------------
 
@@ -311,19 +314,27 @@ class Directory:
         worker: str | None = None
         if not message.status:
             (frame,) = frames.unpack(message.payload)
-            if frame[0] == _YIELDED:
-                # Perhaps somebody is the home already, and just has not answered yet.
-                deadline = self._clock.monotonic() + GRACE_SECONDS
-                self._questions[number] = question._replace(deadline=min(question.deadline, deadline))
-                asyncio.get_running_loop().call_later(GRACE_SECONDS, self._settle, number)
+            if frame[0] != _HOME:
+                self._put_off(number, question, frame[0])
                 return
             worker = frame[1]
         del self._questions[number]
         question.answered(worker, True)
 
+    def _put_off(self, number: int, question: _Question, answer: int) -> None:
+        """Somebody else wants to become the home, too: wait for him if he was earlier, else for others, for a moment."""
+        now = self._clock.monotonic()
+        if answer == _EARLIER:
+            self._questions[number] = question._replace(deadline=now + ANSWER_SECONDS, patient=True)
+        elif not question.patient:
+            # Perhaps somebody is the home already, and just has not answered yet.
+            self._questions[number] = question._replace(deadline=min(question.deadline, now + GRACE_SECONDS))
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, self._settle, number)
+
     def _settle(self, number: int) -> None:
-        question = self._questions.pop(number, None)
-        if question is not None:
+        question = self._questions.get(number)
+        if question is not None and not question.patient:
+            del self._questions[number]
             question.answered(None, True)
 
     def _tick_later(self) -> None:

@@ -30,6 +30,9 @@ BEAT_SECONDS: Final = 0.3
 GONE_SECONDS: Final = 1.5
 """A worker that has been silent for so long is gone."""
 
+LATE_SECONDS: Final = GONE_SECONDS / 2
+"""A worker that finds itself so late has been stopped for a while, and what others have said meanwhile is still unread."""
+
 FORGET_SECONDS: Final = 3600.0
 """So long it is known that a worker was there; if it comes back by then, both sides have missed something."""
 
@@ -70,6 +73,7 @@ class Members:
         self._peers: dict[str, tuple[Peer, float]] = {}
         self._missing: dict[str, tuple[Peer, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._last_beat = clock.monotonic()
         self.draining = False
         nats.subscribe(self._subject, self._receive)
 
@@ -127,8 +131,9 @@ class Members:
         self._later()
         self._say(_BEAT)
         now = self._clock.monotonic()
-        if not self._nats.connected:
-            # Nobody can be heard: that says nothing about the others.
+        late, self._last_beat = now - self._last_beat > LATE_SECONDS, now
+        if late or not self._nats.connected:
+            # Nobody could be heard, or this worker has not listened: that says nothing about the others.
             self._peers = {name: (peer, now) for name, (peer, _) in self._peers.items()}
             return
         for name, (peer, heard) in list(self._peers.items()):

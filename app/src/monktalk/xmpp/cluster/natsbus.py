@@ -109,10 +109,12 @@ class NatsBus:
         self._members.start()
 
     async def close(self) -> None:
-        """Say good-bye and disconnect."""
+        """Say good-bye, send back what has come too late, and disconnect."""
         self._channels.flush()
         self._members.stop()
+        await self._nats.drain()
         self._directory.close()
+        self._channels.flush()
         await self._nats.close()
 
     def _state(self, connected: bool) -> None:

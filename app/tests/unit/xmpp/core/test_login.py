@@ -398,3 +398,13 @@ async def test_a_service_that_goes_away_while_it_is_asked_is_told_from_a_refusal
     assert kind(answer) == "temporary-auth-failure"
     with pytest.raises(AuthUnavailable):
         await accounts.exists("romeo")
+
+
+async def test_who_fails_to_log_in_does_not_keep_a_home(server, client, monkeypatch):
+    """The user's last session ends while somebody guesses his password."""
+    left = []
+    monkeypatch.setattr(server.host, "left", left.append)
+    client.send(f"<auth xmlns='{SASL}' mechanism='PLAIN'>{sasl.b64(sasl.plain('romeo', 'wrong'))}</auth>")
+    await client.arrived()
+    assert left == ["romeo"]
+    assert server.host.arriving == {}

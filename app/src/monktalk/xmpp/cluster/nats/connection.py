@@ -9,6 +9,7 @@ has to know is told by ``on_state``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -25,6 +26,9 @@ Handler = Callable[[wire.Message], None]
 
 CONNECT_SECONDS: Final = 5.0
 """How long a server may take to let us in."""
+
+DRAIN_SECONDS: Final = 2.0
+"""How long the last messages are waited for."""
 
 PING_SECONDS: Final = 5.0
 """A server from which nothing comes for twice as long, in spite of a PING, is given up."""
@@ -183,6 +187,20 @@ class Nats:
         """
         await self._connect_to_one()
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def drain(self) -> None:
+        """Take no more messages: when this returns, all that the server has sent before are handled.
+
+        Whoever sends now is told that nobody is there.
+        """
+        link = self._link
+        if link is None:
+            return
+        link.write(b"".join(wire.unsubscribe(number) for number in self._subjects))
+        self._subjects.clear()
+        with contextlib.suppress(NotConnected, TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await link.ping()
 
     async def close(self) -> None:
         """Send what is queued, and end the connection."""

@@ -392,3 +392,16 @@ async def test_removing_one_who_waits_for_an_answer_denies_him(server):
     assert await rosters(server).remove_item("romeo", juliet.jid.bare)
     assert story(await juliet.arrived()) == ["unsubscribed", "push none"]
     assert (await roster(server, romeo)).requests == {}
+
+
+async def test_what_another_worker_has_dealt_with_is_told_to_the_sessions_here(server):
+    """A stanza was taken for a user who had no home, and has one by now."""
+    romeo, juliet = await server.online("romeo"), await interested(await server.online("juliet"))
+    told = server.host.hooks.note
+    request = f"<presence from='{romeo.jid.bare}' to='{juliet.jid.bare}' type='subscribe'/>".encode()
+    assert told("juliet", "presence.received", ("subscribe", romeo.jid.bare, request, False, False))
+    assert seen(await juliet.arrived()) == [(romeo.jid.bare, "subscribe")]
+    assert told("juliet", "presence.received", ("subscribe", romeo.jid.bare, b"", True, False))
+    assert seen(await romeo.arrived()) == [(juliet.jid.full, None)]
+    assert told("juliet", "presence.received", ("unsubscribe", romeo.jid.bare, b"", False, True))
+    assert seen(await romeo.arrived()) == [(juliet.jid.full, "unavailable")]
