@@ -30,7 +30,7 @@ EXIT_OK, EXIT_FAULTY, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 _BOTH = {"both": (False, True), "off": (False,), "on": (True,)}
 
 
-def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
+def names(known: Sequence[str]) -> Callable[[str], list[str]]:
     """A parser of comma-separated names."""
 
     def parse(text: str) -> list[str]:
@@ -45,7 +45,8 @@ def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number that is at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
@@ -53,7 +54,7 @@ def _positive(text: str) -> int:
 
 
 def _windows(text: str) -> list[int]:
-    return [_positive(part) for part in text.split(",")]
+    return [positive(part) for part in text.split(",")]
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -65,18 +66,18 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     usual, quick = Load(), Load(warm_up=0.5, duration=1.5, logins=200, sessions=500)
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = parser.add_argument
-    add("--servers", type=_names(list(SERVERS)), default=list(SERVERS), help="default: all that are installed")
-    add("--workloads", type=_names(WORKLOADS), default=list(WORKLOADS), help="default: %(default)s")
-    add("--repetitions", type=_positive, help="default: 3, with --quick 1")
+    add("--servers", type=names(list(SERVERS)), default=list(SERVERS), help="default: all that are installed")
+    add("--workloads", type=names(WORKLOADS), default=list(WORKLOADS), help="default: %(default)s")
+    add("--repetitions", type=positive, help="default: 3, with --quick 1")
     add("--tls", choices=_BOTH, default="both", help="connections with TLS, without, or both (default)")
     add("--sm", choices=_BOTH, default="both", help="chat with stream management, without, or both (default)")
     add("--windows", type=_windows, default=usual.windows, help="messages on the way for each pair: 1,10")
-    add("--pairs", type=_positive, default=usual.pairs, help="chatting pairs (%(default)s)")
+    add("--pairs", type=positive, default=usual.pairs, help="chatting pairs (%(default)s)")
     add("--warm-up", type=float, help=f"seconds before chat is measured ({usual.warm_up})")
     add("--duration", type=float, help=f"seconds that chat is measured ({usual.duration})")
-    add("--logins", type=_positive, help=f"logins in a measurement ({usual.logins})")
-    add("--sessions", type=_positive, help=f"idle sessions ({usual.sessions})")
-    add("--accounts", type=_positive, default=usual.accounts, help="accounts on each server (%(default)s)")
+    add("--logins", type=positive, help=f"logins in a measurement ({usual.logins})")
+    add("--sessions", type=positive, help=f"idle sessions ({usual.sessions})")
+    add("--accounts", type=positive, default=usual.accounts, help="accounts on each server (%(default)s)")
     add("--mechanism", choices=sasl.MECHANISMS, default=usual.mechanism, help="SASL mechanism (%(default)s)")
     add("--core", type=int, default=0, help="core of the servers; the load comes from the others (%(default)s)")
     add("--quick", action="store_true", help="one short repetition, to see that everything works")
@@ -120,7 +121,7 @@ def _installed(names: Sequence[str]) -> list[str]:
     return usable
 
 
-def _share_cores(core: int) -> str:
+def share_cores(core: int) -> str:
     """Move this process off the servers' core; returns what is wrong with the machine, or nothing."""
     available = os.sched_getaffinity(0)
     if core not in available:
@@ -156,7 +157,7 @@ def _measure(options: argparse.Namespace, servers: Sequence[str]) -> tuple[list[
     return make_records(run.results, versions, plan.load.mechanism, servers[0]), run.failures
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def interrupt(_signal: int, _frame: FrameType | None) -> None:
     """Leave by way of the clean-up, which a second signal must not cut short: it stops the servers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -174,12 +175,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not servers:
         print("There is no server to measure.", file=sys.stderr)
         return EXIT_USAGE
-    if problem := _share_cores(options.core):
+    if problem := share_cores(options.core):
         print(problem, file=sys.stderr)
         return EXIT_USAGE
     raise_file_limit()
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     begin = time.monotonic()
     try:
         records, failures = _measure(options, servers)

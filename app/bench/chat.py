@@ -8,7 +8,7 @@ import re
 import time
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bench.messages import Findings, Ledger
 from bench.session import ACK_REQUEST, Session
@@ -17,8 +17,6 @@ from bench.transport import LoadTimeoutError, Loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from bench.crowd import Crowd
 
 # The messages that servers pass on as they are; what does not look like this takes the slow way.
 _MESSAGE = re.compile(rb"<message\b[^<>]*><body>([^<]*)</body></message>")
@@ -51,6 +49,16 @@ class ChatResult:
     latencies: array[float]
     findings: Findings
     unacknowledged: int
+
+
+class Sessions(Protocol):
+    """Who knows whether sessions have broken: a crowd."""
+
+    def check(self) -> None:
+        """See crowd.Crowd."""
+
+    def broken(self) -> int:
+        """See crowd.Crowd."""
 
 
 class Pair:
@@ -152,7 +160,7 @@ class Chat:
         to_send: the pairs that have something due.
     """
 
-    def __init__(self, loop: Loop, crowd: Crowd, sessions: Sequence[Session], *, management: bool) -> None:
+    def __init__(self, loop: Loop, crowd: Sessions, sessions: Sequence[Session], *, management: bool) -> None:
         self._loop = loop
         self._crowd = crowd
         self._sessions = sessions

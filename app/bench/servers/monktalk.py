@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import socket
 import sqlite3
@@ -157,18 +158,24 @@ class MonkTalk(Server):
 
     def launch(self) -> Child:
         """See Server."""
+        self._start_auth()
+        return self._start("xmpp", ["monktalk.xmpp", "--config", str(self.folder / "xmpp.toml")])
+
+    def _start_auth(self) -> None:
         self._auth = self._start(
             "auth",
             ["gunicorn", "-c", "python:monktalk.auth.gunicorn_conf", "monktalk.auth.app:create_app()"],
             MONKTALK_AUTH_CONFIG=str(self.folder / "auth.toml"),
         )
         self._wait_for_auth(self._auth)
-        return self._start("xmpp", ["monktalk.xmpp", "--config", str(self.folder / "xmpp.toml")])
 
     def _start(self, name: str, module: list[str], **environment: str) -> Child:
         return Child(
             [sys.executable, "-m", *module],
-            environment=child_environment(HOME=str(self.folder), **environment),
+            # What is measured is what this process would import.
+            environment=child_environment(
+                HOME=str(self.folder), PYTHONPATH=os.pathsep.join(filter(None, sys.path)), **environment
+            ),
             folder=self.folder,
             log=self.folder / f"{name}.log",
             cores=self.cores,
