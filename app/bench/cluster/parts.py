@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -97,6 +98,9 @@ def guarantee(plan: Plan) -> list[Record]:
     """What `durable` costs, with both databases, for clients with stream management, inside and between workers."""
     records: list[Record] = []
     for name in ("memory", "SQLite", "PostgreSQL"):
+        if name == "PostgreSQL" and not _postgres_installed():
+            plan.tell("PostgreSQL's server programs are not installed. It is left out.")
+            continue
         kind = "memory" if name == "memory" else "durable"
         with _database(name, plan.cores) as (url, cpu), _stack(plan, kind, url, cpu) as stack:
             for crossing in (INSIDE, BETWEEN):
@@ -199,6 +203,10 @@ def _stack(
             yield stack
         finally:
             stack.stop()
+
+
+def _postgres_installed() -> bool:
+    return any(Path("/usr/lib/postgresql").glob("*/bin/postgres")) or shutil.which("postgres") is not None
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""Several workers of MonkTalk on one NATS server, each a process of its own with a port of its own."""
+"""Several workers of MonkTalk on one NATS server, each a process of its own with a port of its own.
+
+They are started without a supervisor: with one listener for all of them, nobody could say at which worker a client is.
+"""
 
 from __future__ import annotations
 

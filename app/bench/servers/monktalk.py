@@ -183,13 +183,19 @@ class MonkTalk(Server):
 
     def _wait_for_auth(self, child: Child) -> None:
         deadline = time.monotonic() + _AUTH_START_SECONDS
-        with socket.socket() as probe:
-            while probe.connect_ex((LOOPBACK, self._auth_port)) != 0:
-                if not child.running() or time.monotonic() > deadline:
-                    raise ServerError(
-                        f"the authentication service does not start; {child.log} says:\n{child.last_lines()}"
-                    )
-                time.sleep(0.05)
+        while not self._auth_answers():
+            if not child.running() or time.monotonic() > deadline:
+                raise ServerError(f"the authentication service does not start; {child.log} says:\n{child.last_lines()}")
+            time.sleep(0.05)
+
+    def _auth_answers(self) -> bool:
+        """Whether a worker of the service answers, if only that it does not know us: it listens before it has workers."""
+        try:
+            with socket.create_connection((LOOPBACK, self._auth_port), timeout=1.0) as probe:
+                probe.sendall(f"GET / HTTP/1.0\r\nHost: {LOOPBACK}\r\n\r\n".encode())
+                return bool(probe.recv(1))
+        except OSError:
+            return False
 
     def stop(self) -> None:
         """See Server."""

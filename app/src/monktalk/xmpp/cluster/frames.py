@@ -17,13 +17,17 @@ MAX_BATCH: Final = 512 * 1024
 """Bytes of stanzas in one message on the bus, but for a stanza that is larger itself."""
 
 
+# One for the process: each has a buffer of its own, of a quarter of a megabyte.
+_pack: Final = msgpack.Packer(use_bin_type=True).pack
+
+
 class FrameError(ValueError):
     """The bytes are no frames."""
 
 
 def pack(frames: list[Frame]) -> bytes:
     """The bytes of frames."""
-    packed: bytes = msgpack.packb(frames, use_bin_type=True)
+    packed: bytes = _pack(frames)
     return packed
 
 
@@ -33,8 +37,11 @@ def unpack(data: bytes) -> list[Frame]:
         frames = msgpack.unpackb(data, raw=False, use_list=False)
     except (ValueError, msgpack.UnpackException) as error:
         raise FrameError(f"what came over the bus is no msgpack: {error}") from None
-    if not isinstance(frames, tuple) or not all(isinstance(frame, tuple) and frame for frame in frames):
+    if frames.__class__ is not tuple:
         raise FrameError("what came over the bus is no list of frames")
+    for frame in frames:
+        if frame.__class__ is not tuple or not frame:
+            raise FrameError("what came over the bus is no list of frames")
     return list(frames)
 
 
@@ -46,5 +53,11 @@ def weight(frame: Frame) -> int:
         if kind is bytes:
             total += len(field)
         elif kind is tuple:
-            total += weight(field)
+            # Most frames have their stanza here, and no more tuples: one call for each saves half of the time.
+            for inner in field:
+                kind = inner.__class__
+                if kind is bytes:
+                    total += len(inner)
+                elif kind is tuple:
+                    total += weight(inner)
     return total
