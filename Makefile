@@ -12,7 +12,7 @@ APPLIANCE := $(VENV)/.appliance
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-cluster lint lint-appliance appliance lab-single lab-dbcl lab-proxies lab-cluster lab-up lab-down bench \
-	docs lock clean
+	bench-cluster docs lock clean
 
 # The lab's scenarios use the tools of the virtual environment.
 LAB := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" molecule/shared/run.sh
@@ -64,8 +64,12 @@ lab-up: $(APPLIANCE) ## Make that host and leave it running; prints how to log i
 lab-down: $(APPLIANCE) ## Take it away
 	@$(LAB) down single
 
-bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part
+bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody, then the cluster; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part of the first
 	@PYTHONPATH=app $(PY) -m bench $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SERVERS),--servers $(SERVERS))
+	@$(if $(WORKLOADS)$(SERVERS),:,$(MAKE) --no-print-directory bench-cluster)
+
+bench-cluster: $(DEVELOPMENT) ## Measure workers, bus and delivery guarantee alone; PARTS=messages,homes for a part
+	@PYTHONPATH=app $(PY) -m bench.cluster $(if $(PARTS),--parts $(PARTS))
 
 docs: $(APPLIANCE) ## Write the references of the configurations and of the roles' variables from the code
 	@mkdir -p docs/reference
