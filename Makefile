@@ -64,7 +64,7 @@ lab-up: $(APPLIANCE) ## Make that host and leave it running; prints how to log i
 lab-down: $(APPLIANCE) ## Take it away
 	@$(LAB) down single
 
-bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody, then the cluster; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part of the first
+bench: $(DEVELOPMENT) ## Measure against ejabberd and Prosody, then the cluster; WORKLOADS=chat SERVERS=monktalk,ejabberd for a part
 	@PYTHONPATH=app $(PY) -m bench $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SERVERS),--servers $(SERVERS))
 	@$(if $(WORKLOADS)$(SERVERS),:,$(MAKE) --no-print-directory bench-cluster)
 
