@@ -38,7 +38,10 @@ class IdleHub:
     def worker_gone(self, worker: str) -> None:
         """Nobody is missed."""
 
-    def hand_over(self, host: str, user: str, worker: str) -> None:
+    def stalled(self) -> None:
+        """Nothing is taken over."""
+
+    def conflict(self, host: str, user: str, worker: str, *, older: bool) -> None:
         """There are no sessions."""
 
     def connected(self, connected: bool) -> None:

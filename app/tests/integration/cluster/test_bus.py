@@ -55,8 +55,14 @@ class Hub:
     def worker_gone(self, worker) -> None:
         self.gone.append(worker)
 
-    def hand_over(self, host, user, worker) -> None:
-        self.bus.leave(host, user)
+    def stalled(self) -> None:
+        pass
+
+    def conflict(self, host, user, worker, *, older) -> None:
+        if older:
+            self.bus.insist(host, user)
+        else:
+            self.bus.leave(host, user)
 
     def connected(self, connected) -> None:
         self.states.append(connected)

@@ -170,11 +170,11 @@ async def test_waiting_messages_are_assigned_in_order(storage: Storage) -> None:
         await append(storage, body)
     messages = await storage.offline.load(HOST, "bob", 3)
     ids = [message.id for message in messages]
-    assert await storage.offline.assign(HOST, "bob", ids[-1], session, 11) == ids
+    assert await storage.offline.assign(HOST, "bob", ids, session, 11) == ids
     assert await waiting(storage) == ["d"]
     # The same call again, because its answer was lost, and the next one.
-    assert await storage.offline.assign(HOST, "bob", ids[-1], session, 11) == ids
-    assert await storage.offline.assign(HOST, "bob", ids[-1], session, 14) == []
+    assert await storage.offline.assign(HOST, "bob", ids, session, 11) == ids
+    assert await storage.offline.assign(HOST, "bob", ids, session, 14) == []
     assert await left(storage) == {"token": [(11, "a"), (12, "b"), (13, "c")]}
 
 
@@ -182,7 +182,7 @@ async def test_assigned_messages_are_known(storage: Storage) -> None:
     session = await opened(storage)
     await append(storage, "a", number=1)
     (message,) = await storage.offline.load(HOST, "bob", 10)
-    await storage.offline.assign(HOST, "bob", message.id, session, 1)
+    await storage.offline.assign(HOST, "bob", [message.id], session, 1)
     assert await append(storage, "a", number=1) is True
     assert await delivered(storage, "a", (session, 2), number=1) is Delivered.DUPLICATE
     assert await waiting(storage) == []
@@ -194,14 +194,14 @@ async def test_expired_messages_are_not_assigned(storage: Storage, clock: Manual
         await storage.offline.append(HOST, "bob", body, 1.0, expires, 10)
     messages = await storage.offline.load(HOST, "bob", 10)
     clock.advance(10)
-    assigned = await storage.offline.assign(HOST, "bob", messages[-1].id, session, 1)
+    assigned = await storage.offline.assign(HOST, "bob", [each.id for each in messages], session, 1)
     assert assigned == [messages[0].id, messages[2].id]
     assert await left(storage) == {"token": [(1, "1"), (2, "3")]}
 
 
 async def test_only_ones_own_session_is_assigned_to(storage: Storage) -> None:
     await append(storage, "a")
-    assert await storage.offline.assign(HOST, "bob", 1_000_000, GONE, 1) is None
+    assert await storage.offline.assign(HOST, "bob", [1], GONE, 1) is None
     assert await waiting(storage) == ["a"]
 
 
@@ -209,7 +209,7 @@ async def test_assigning_makes_room(storage: Storage) -> None:
     session = await opened(storage)
     assert [await append(storage, body, limit=2) for body in "abc"] == [True, True, False]
     messages = await storage.offline.load(HOST, "bob", 10)
-    await storage.offline.assign(HOST, "bob", messages[0].id, session, 1)
+    await storage.offline.assign(HOST, "bob", [messages[0].id], session, 1)
     assert [await append(storage, body, limit=2) for body in "de"] == [True, False]
     assert await waiting(storage) == ["b", "d"]
 

@@ -182,7 +182,7 @@ async def test_a_mailbox_is_assigned(storage: SqlStorage, proxy: Proxy, fault: F
         await storage.offline.append(HOST, "bob", b"%d" % number, 1.0, None, 10)
     ids = [message.id for message in await storage.offline.load(HOST, "bob", 10)]
     proxy.fault = fault
-    assert await storage.offline.assign(HOST, "bob", ids[-1], session, 2) == ids
+    assert await storage.offline.assign(HOST, "bob", ids, session, 2) == ids
     (adopted,) = await storage.sessions.adopt(HOST, "bob", "worker-2")
     assert contents(adopted) == [(1, "before"), (2, "0"), (3, "1"), (4, "2")]
     proxy.fault = fault

@@ -89,7 +89,7 @@ async def test_messages_are_still_there_after_the_upgrade(url: str) -> None:
     assert await waiting(storage) == ["0", "1", "2"]
     session = await opened(storage)
     messages = await storage.offline.load(HOST, "bob", 2)
-    await storage.offline.assign(HOST, "bob", messages[-1].id, session, 1)
+    await storage.offline.assign(HOST, "bob", [each.id for each in messages], session, 1)
     assert await delivered(storage, "new", (session, 3), number=1) is Delivered.STORED
     assert await waiting(storage) == ["2"]
     assert await left(storage) == {"token": [(1, "0"), (2, "1"), (3, "new")]}

@@ -51,7 +51,7 @@ async def test_the_former_owner_cannot_write_any_more(storage: Storage) -> None:
         assert await storage.sessions.acknowledged(id_, 1) is live
         assert await storage.offline.renumber(id_, 1) is live
         assert await storage.offline.reassign(HOST, "bob", id_, []) is live
-        assert (await storage.offline.assign(HOST, "bob", 1, id_, 1) is not None) is live
+        assert (await storage.offline.assign(HOST, "bob", [1], id_, 1) is not None) is live
         assert await storage.sessions.close(id_) is live
 
 

@@ -124,7 +124,7 @@ async def use_sessions(storage: SqlStorage) -> None:
     await offline.deliver(HOST, "bob", b"", 1.0, [(one, 2)], "alice's", 1)
     await offline.append(HOST, "bob", b"", 1.0, 5.0, 1, "alice's", 2)
     await offline.append(HOST, "bob", b"", 1.0, 5.0, 0, "alice's", 2)
-    await offline.assign(HOST, "bob", 1_000_000, one, 3)
+    await offline.assign(HOST, "bob", list(range(1, 1000)), one, 3)
     await sessions.handled(one, 1)
     (adopted,) = await sessions.adopt_from("dead", "me", 1)
     other, *_ = await sessions.adopt(HOST, "bob", "me")

@@ -53,8 +53,11 @@ class Hub(Protocol):
     def worker_gone(self, worker: str) -> None:
         """A worker has ended, or can't be reached any more."""
 
-    def hand_over(self, host: str, user: str, worker: str) -> None:
-        """The user has an older home: give up being one, and let that worker have his sessions."""
+    def stalled(self) -> None:
+        """This worker did nothing for so long that the others may have taken over its sessions."""
+
+    def conflict(self, host: str, user: str, worker: str, *, older: bool) -> None:
+        """Another worker is the user's home, too; ``older`` is true when this one has been it for longer."""
 
     def connected(self, connected: bool) -> None:
         """The bus works (again), or does not work any more."""
@@ -89,6 +92,9 @@ class Bus(Protocol):
 
     def leave(self, host: str, user: str) -> None:
         """Nobody of the user is here any more: be his home no longer."""
+
+    def insist(self, host: str, user: str) -> None:
+        """Tell other homes of the user that this one is older."""
 
     def is_home(self, host: str, user: str) -> bool:
         """Whether the user's home is here."""

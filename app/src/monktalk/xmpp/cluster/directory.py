@@ -86,7 +86,7 @@ class Directory:
         send: sends a frame to a worker.
         take: gets frames that were cast to users whose home is here.
         homeless: gets frames for users who have no home, as far as is known; with True where that is certain.
-        hand_over: called when a home here has to give way to an older one.
+        conflict: called with host, user, the other worker, and whether the home here is older, when there are two.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Directory:
         send: Callable[[str, Frame], None],
         take: Callable[[str, Frame], None],
         homeless: Callable[[Frame, bool], None],
-        hand_over: Callable[[str, str, str], None],
+        conflict: Callable[[str, str, str, bool], None],
     ) -> None:
         self._nats = nats
         self._subjects = subjects
@@ -108,7 +108,7 @@ class Directory:
         self._send = send
         self._take = take
         self._homeless = homeless
-        self._hand_over = hand_over
+        self._conflict = conflict
         self.homes: dict[Key, _Home] = {}
         self._by_subject: dict[bytes, Key] = {}
         self._locations: dict[Key, str] = {}
@@ -223,10 +223,14 @@ class Directory:
         home = self.homes.get(key)
         if home is None or home.decided is not None or worker == self._me:
             return
-        if (since, worker) < (home.since, self._me):
-            log.info("home_given_up", user="@".join(reversed(key)), worker=worker)
-            self._hand_over(*key, worker)
-        else:
+        older = (home.since, self._me) < (since, worker)
+        log.info("home_disputed", user="@".join(reversed(key)), worker=worker, older=older)
+        self._conflict(*key, worker, older)
+
+    def insist(self, key: Key) -> None:
+        """Tell other homes of the user that this one is older."""
+        home = self.homes.get(key)
+        if home is not None and home.decided is None:
             self._announce(key, home)
 
     def _announce(self, key: Key, home: _Home) -> None:

@@ -39,6 +39,9 @@ class LocalBus:
     def leave(self, host: str, user: str) -> None:
         """Nobody to tell."""
 
+    def insist(self, host: str, user: str) -> None:
+        """Nobody to tell."""
+
     def is_home(self, host: str, user: str) -> bool:
         """Every user's home is here."""
         return True

@@ -50,6 +50,7 @@ class Members:
         clock: the time.
         joined: called for a worker that was not there before (or ``came_back``, after it had been gone).
         gone: called for one that is not there any more.
+        stalled: called when this worker itself has been silent for so long that the others think that it is gone.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Members:
         *,
         joined: Callable[[str, bool], None],
         gone: Callable[[str], None],
+        stalled: Callable[[], None],
     ) -> None:
         self._nats = nats
         self._subject = subjects.beats
@@ -70,10 +72,11 @@ class Members:
         self._clock = clock
         self._joined = joined
         self._gone = gone
+        self._stalled = stalled
+        self._last_beat = clock.monotonic()
         self._peers: dict[str, tuple[Peer, float]] = {}
         self._missing: dict[str, tuple[Peer, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._last_beat = clock.monotonic()
         self.draining = False
         nats.subscribe(self._subject, self._receive)
 
@@ -116,14 +119,6 @@ class Members:
         """The missing workers of that node will not come back."""
         self._missing = {name: entry for name, entry in self._missing.items() if entry[0].node != node}
 
-    def lost(self, worker: str) -> None:
-        """A message has not found that worker: it is gone."""
-        known = self._peers.pop(worker, None)
-        if known is not None:
-            self._missing[worker] = known[0], self._clock.monotonic()
-            log.warning("worker_gone", worker=worker, reason="it takes no frames any more")
-            self._gone(worker)
-
     def _later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
@@ -131,8 +126,11 @@ class Members:
         self._later()
         self._say(_BEAT)
         now = self._clock.monotonic()
-        late, self._last_beat = now - self._last_beat > LATE_SECONDS, now
-        if late or not self._nats.connected:
+        gap, self._last_beat = now - self._last_beat, now
+        if gap > GONE_SECONDS:
+            log.warning("worker_stalled", reason=f"it did nothing for {gap:.1f} s")
+            self._stalled()
+        if gap > LATE_SECONDS or not self._nats.connected:
             # Nobody could be heard, or this worker has not listened: that says nothing about the others.
             self._peers = {name: (peer, now) for name, (peer, _) in self._peers.items()}
             return

@@ -98,10 +98,17 @@ class NatsBus:
             send=self._channels.send,
             take=self._take,
             homeless=self._homeless,
-            hand_over=hub.hand_over,
+            conflict=self._conflict,
         )
         self._members = Members(
-            self._nats, self._subjects, me, hub.sessions, self._clock, joined=self._joined, gone=self._gone
+            self._nats,
+            self._subjects,
+            me,
+            hub.sessions,
+            self._clock,
+            joined=self._joined,
+            gone=self._gone,
+            stalled=hub.stalled,
         )
         self._nats.subscribe(self._subjects.everybody, self._notice)
         await self._nats.connect()
@@ -190,6 +197,13 @@ class NatsBus:
         """Be the user's home no longer."""
         self._directory.leave((host, user))
 
+    def _conflict(self, host: str, user: str, worker: str, older: bool) -> None:
+        self._hub.conflict(host, user, worker, older=older)
+
+    def insist(self, host: str, user: str) -> None:
+        """Tell other homes of the user that this one is older."""
+        self._directory.insist((host, user))
+
     def is_home(self, host: str, user: str) -> bool:
         """Whether the user's home is here."""
         return self._directory.is_home((host, user))
@@ -240,9 +254,7 @@ class NatsBus:
         self._hub.homeless(host, user, kind, fields, certain=certain)
 
     def _returned(self, worker: str, batch: list[Frame], gone: bool) -> None:
-        """Frames have found nobody: the worker has ended, or there is no connection."""
-        if gone:
-            self._members.lost(worker)
+        """Frames have found nobody: the worker has ended, or one of us has no connection. Its beats will tell."""
         for frame in batch:
             if frame[0] == _TO_USER:
                 self._again(worker, frame)

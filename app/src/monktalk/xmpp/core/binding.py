@@ -216,6 +216,8 @@ def _attach(stream: ClientStream, session: Session) -> None:
     stream.server.awake(session)
     stream.session = session
     host.arriving.pop(stream, None)
+    # What is told is stored, where the session is written down.
+    sm.rewind(session.record.handled if session.record is not None else sm.handled)
     stream.link.write(f"<resumed xmlns='{ns.STREAM_MANAGEMENT}' previd='{sm.token}' h='{sm.h}'/>".encode())
     log.info("session_resumed", jid=session.jid.full, ip=stream.peer, again=len(sm.queue), stream=stream.id)
     session.attach(stream)

@@ -44,6 +44,7 @@ ADOPTED_AT_ONCE: Final = 50
 SWEEP_SECONDS: Final = 20.0
 """How often sessions are looked for whose owner nobody knows."""
 
+VERIFIED_AT_ONCE: Final = 200
 RETRY_SECONDS: Final = 1.0
 FORGET_SECONDS: Final = 1800.0
 """Delivered messages are remembered for so long, and for as long as a session may be resumed, to recognise repetitions."""
@@ -91,6 +92,7 @@ class Continuity:
         self._at_home: dict[tuple[str, str], asyncio.Task[None] | None] = {}
         self._suspects: set[str] = set()
         self._adopting: set[str] = set()
+        self._parting: set[asyncio.Future[bool]] = set()
         self._stopped = False
 
     @property
@@ -112,6 +114,39 @@ class Continuity:
                 if timer is not None:
                     timer.cancel()
             await self._flushed()
+            await self.parted()
+
+    def part(self, session: Session) -> None:
+        """The session is about to go on elsewhere: write down how far it has come."""
+        record, sm = session.record, session.sm
+        if record is None:
+            return
+        writes = [self._store.update(record.id, encode(session))]
+        if sm is not None and record.adopted is None:
+            writes.append(self._store.acknowledged(record.id, sm.acknowledged))
+        for write in writes:
+            self._parting.add(write)
+            write.add_done_callback(self._has_parted)
+
+    def _has_parted(self, write: asyncio.Future[bool]) -> None:
+        self._parting.discard(write)
+        if not write.cancelled() and write.exception() is not None:
+            log.warning("session_not_written", reason=str(write.exception()))
+
+    async def parted(self) -> None:
+        """Wait until it is written down of all sessions how far they have come."""
+        if self._parting:
+            await asyncio.wait(self._parting)
+
+    def verify(self) -> None:
+        """Others may have adopted sessions of this worker: find out which."""
+        if not self._stopped and not self._server.bus.alone:
+            _ = self._server.spawn(self._verify())
+
+    async def _verify(self) -> None:
+        sessions = [session for host in self._server.hosts.values() for session in host.all_sessions()]
+        for begin in range(0, len(sessions), VERIFIED_AT_ONCE):
+            await asyncio.gather(*map(self.check, sessions[begin : begin + VERIFIED_AT_ONCE]))
 
     # -- written down --------------------------------------------------------------------------------------------
 
@@ -291,8 +326,15 @@ class Continuity:
         return True
 
     async def check(self, session: Session) -> None:
-        """See whether the session is still ours. Raises :class:`StorageUnavailable`."""
-        if session.record is not None and not await self._store.update(session.record.id, encode(session)):
+        """See whether the session is still ours."""
+        if session.closed or session.record is None:
+            return
+        try:
+            ours = await self._store.update(session.record.id, encode(session))
+        except StorageUnavailable as error:
+            log.warning("session_not_verified", jid=session.jid.full, reason=str(error))
+            return
+        if not ours:
             self.superseded(session)
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -441,8 +483,11 @@ class Continuity:
     def _restore(self, host: VirtualHost, adopted: Adopted) -> None:
         """Make a session of what is stored. It is away, until its client resumes it."""
         jid = JID.of(adopted.user, adopted.host, adopted.resource)
-        if host.sessions.get(jid.local, {}).get(jid.resource) is not None:
-            host.sessions[jid.local][jid.resource].end("replaced by one that was adopted")
+        other = host.sessions.get(jid.local, {}).get(jid.resource)
+        if other is not None and other.record is not None and other.record.token == adopted.token:
+            other.abandon("it was adopted, and comes back")
+        elif other is not None:
+            other.end("replaced by one that was adopted")
         session = restored(host, jid, adopted)
         host.add_session(session)
         log.info("session_adopted", jid=jid.full, stanzas=len(adopted.messages), resumable=adopted.resumable)

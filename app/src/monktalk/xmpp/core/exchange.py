@@ -70,6 +70,7 @@ class Exchange:
         self.relays = Relays(server)
         self._sent: dict[tuple[str, int], _Sent] = {}
         self._detours: dict[tuple[str, str], int] = {}
+        self._unnudged: dict[tuple[str, str], str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._connected = True
         self._untold: deque[tuple[str, str, tuple[Any, ...]]] = deque(maxlen=MOST_UNTOLD)
@@ -100,7 +101,7 @@ class Exchange:
             self._bus.cast(domain, user, STANZA, fields)
             return True
         if receipt is not None and receipt.origin:
-            if (domain, user) in self._detours:
+            if (domain, user) in self._detours or (domain, user) in self._unnudged:
                 receipt.hold()
                 self._keep(_Sent(host, stanza, receipt, 0.0))
                 return True
@@ -139,6 +140,15 @@ class Exchange:
         if last and self._connected:
             self._untold.clear()
 
+    def nudge(self, host: VirtualHost, user: str, topic: str) -> None:
+        """As :meth:`tell`, but it is made sure that the home, if there is one, hears of it before anything that follows."""
+        if self._bus.is_home(host.domain, user):
+            return
+        if self._connected:
+            self._bus.to_user(host.domain, user, NOTE, (topic,))
+        else:
+            self._unnudged[host.domain, user] = topic
+
     # -- what comes ----------------------------------------------------------------------------------------------
 
     def user_frame(self, worker: str, host: str, user: str, kind: int, fields: tuple[Any, ...]) -> None:
@@ -171,8 +181,10 @@ class Exchange:
         if found is None or kind != STANZA:
             return
         stanza = _stanza(fields)
-        sent = self._sent.pop((fields[6], fields[7]), None)
-        if sent is not None:
+        if fields[6]:
+            sent = self._sent.pop((fields[6], fields[7]), None)
+            if sent is None:
+                return  # it was put into the mailbox meanwhile
             stanza.receipt = sent.receipt
         self._deliver(found, stanza)
 
@@ -287,16 +299,21 @@ class Exchange:
         self._connected = connected
         if connected:
             self.relays.connected()
-            self._forget_accounts()
+            unnudged, self._unnudged = self._unnudged, {}
+            for (domain, user), topic in unnudged.items():
+                self._bus.to_user(domain, user, NOTE, (topic,))
+            self.news_lost()
             if self._untold:
                 self._tell_untold(last=False)
                 loop = asyncio.get_running_loop()
                 self._telling = loop.call_later(AGAIN_SECONDS, lambda: self._tell_untold(last=True))
 
     def news_lost(self) -> None:
-        """Notices may have been missed."""
+        """Notices may have been missed, and sessions adopted by others."""
         self._server.storage.invalidate_all()
         self._forget_accounts()
+        self._server.continuity.verify()
+        self._server.mailboxes.look()
 
     def _forget_accounts(self) -> None:
         for host in self._server.hosts.values():
@@ -312,24 +329,44 @@ class Exchange:
         """Sessions of a user are ours in the storage, and his home is elsewhere: let it adopt them."""
         self._bus.send(worker, ADOPT, host, user)
 
-    def hand_over(self, host: str, user: str, worker: str) -> None:
-        """The user has an older home: his clients here connect anew, and find that one."""
+    def stalled(self) -> None:
+        """This worker did nothing for a while: others may have its sessions by now."""
+        self.news_lost()
+
+    def conflict(self, host: str, user: str, worker: str, *, older: bool) -> None:
+        """The user has two homes. Of two workers with sessions of his, the one that has been his home for longer stays it."""
         found = self._server.hosts.get(host)
-        if found is None:
-            return
+        if found is not None:
+            _ = self._server.spawn(self._resolve(found, user, worker, older=older))
+
+    async def _resolve(self, host: VirtualHost, user: str, worker: str, *, older: bool) -> None:
+        continuity = self._server.continuity
+        for session in host.user_sessions(user):
+            # Sessions that the other one has adopted are nothing any more, and nothing to be kept.
+            await continuity.check(session)
+        if user not in host.sessions and not host.arrivals(user):
+            self._bus.leave(host.domain, user)
+        elif older:
+            self._bus.insist(host.domain, user)
+        else:
+            await self._hand_over(host, user, worker)
+
+    async def _hand_over(self, host: VirtualHost, user: str, worker: str) -> None:
+        """The user's clients here connect anew, and find his home; their sessions go on there."""
         error = StreamError("system-shutdown", "the account is served elsewhere")
-        for stream in found.arrivals(user):
+        for stream in host.arrivals(user):
             stream.fail(error)
-        for session in found.user_sessions(user):
-            if session.record is not None and session.sm is not None and session.sm.token is not None:
+        for session in host.user_sessions(user):
+            if session.resumable_elsewhere:
                 session.abandon("the user has another home")
                 continue
             if session.stream is not None:
                 session.stream.fail(error)
             session.end("the user has another home")
-        self._bus.leave(host, user)
-        if found.durable:
-            self.offer(worker, host, user)
+        await self._server.continuity.parted()
+        self._bus.leave(host.domain, user)
+        if host.durable:
+            self.offer(worker, host.domain, user)
 
 
 def _stanza(fields: tuple[Any, ...]) -> Stanza:

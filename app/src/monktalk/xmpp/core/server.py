@@ -20,6 +20,7 @@ from monktalk.xmpp.core.exchange import Exchange
 from monktalk.xmpp.core.host import VirtualHost
 from monktalk.xmpp.core.iq import IqDispatcher
 from monktalk.xmpp.core.loader import load_modules, unload_modules
+from monktalk.xmpp.core.mailboxes import MailboxWatch
 from monktalk.xmpp.core.telemetry import Telemetry
 from monktalk.xmpp.protocol.errors import StanzaError, StreamError
 from monktalk.xmpp.protocol.parser import ParserPool, XmlLimits
@@ -85,6 +86,7 @@ class Server:
         self.resumable: dict[str, Session] = {}
         self.away: dict[Session, asyncio.TimerHandle] = {}
         self.continuity = Continuity(self)
+        self.mailboxes = MailboxWatch(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: list[Session] = []
         self._request_timer: asyncio.TimerHandle | None = None
@@ -100,6 +102,8 @@ class Server:
         for domain in self.config.section("general").hosts:
             await self.add_host(domain)
         self.continuity.start()
+        if self.exchange is not None:
+            self.mailboxes.start()
 
     def _auth(self, domain: str) -> AuthProvider:
         settings = self.config.section("auth", host=domain)
@@ -138,6 +142,7 @@ class Server:
         for host in list(self.hosts.values()):
             self.leave_sessions(host.all_sessions(), StreamError("system-shutdown", "the server is being stopped"))
         await self._settle()
+        self.mailboxes.stop()
         await self.continuity.stop()
         for host in self.hosts.values():
             await unload_modules(host)
@@ -160,7 +165,7 @@ class Server:
         """End sessions, but for those that go on at another worker, or at the next start."""
         ended = []
         for session in sessions:
-            if session.record is not None and session.sm is not None and session.sm.token is not None:
+            if session.resumable_elsewhere:
                 session.abandon(error.text)
             else:
                 ended.append(session)

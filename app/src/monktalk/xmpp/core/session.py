@@ -560,10 +560,16 @@ class Session:
             sm, self.sm = self.sm, None
             redeliver(self, sm)
 
+    @property
+    def resumable_elsewhere(self) -> bool:
+        """Another worker can go on with the session."""
+        return self.record is not None and self.sm is not None and self.sm.token is not None
+
     def abandon(self, reason: str) -> None:
         """The session goes on at another worker: forget it here, and tell nobody but its client, who may resume it there."""
         if self.closed:
             return
+        self.host.server.continuity.part(self)
         self.closed = True
         stream = self.stream
         self.detach()

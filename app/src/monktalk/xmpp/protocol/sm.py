@@ -105,6 +105,11 @@ class StreamManagement:
                 self.unsettled = None
         return self.unsettled is None
 
+    def rewind(self, count: int) -> None:
+        """The peer is told, as it resumes, that ``count`` stanzas are handled: it sends the others again."""
+        self.received = self.answered = count
+        self.unsettled = None
+
     @property
     def handled(self) -> int:
         """The number of stanzas that may be acknowledged to the peer: all before the first unsettled one."""

@@ -231,9 +231,9 @@ class MessageStore(Protocol):
         ...
 
     def assign(
-        self, host: str, user: str, up_to_id: int, session: int, first_out_seq: int
+        self, host: str, user: str, ids: Sequence[int], session: int, first_out_seq: int
     ) -> asyncio.Future[list[int] | None]:
-        """Give a session the messages that wait, with ids up to and including `up_to_id`, without expired ones.
+        """Give a session those of the messages `ids` that wait and have not expired.
 
         In the order of their ids they become its stanzas `first_out_seq`, `first_out_seq` + 1 and so on. The
         result has their ids in this order: fewer than were loaded, when another session was faster or one has
@@ -276,6 +276,15 @@ class MessageStore(Protocol):
 
     async def count(self, host: str, user: str) -> int:
         """How many messages wait, expired ones left out."""
+        ...
+
+    async def arrivals(self, after: int | None, limit: int) -> tuple[int, set[tuple[str, str]]]:
+        """Whose mailboxes have got messages with ids above `after`: hosts and users, of the first `limit` messages.
+
+        The number is the highest id that was seen, or `after`; with None it is the highest id of all, and nobody is
+        named. An id that becomes visible late may be lower than one that was seen, by the few that are being
+        written at the same time.
+        """
         ...
 
     async def delete_user(self, host: str, user: str) -> int:

@@ -10,7 +10,7 @@ from monktalk.xmpp.storage.text import check_key, check_text
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Protocol, TypeVar
 
     from monktalk.xmpp.storage.interfaces import Move
@@ -104,6 +104,11 @@ class Tables:
         """The mailbox, expired messages left out."""
         now = self.now()
         return [row for row in self.box(host, user) if row.expires is None or row.expires > now]
+
+    def all_waiting(self) -> Iterator[_Row]:
+        """All mailboxes."""
+        for rows in self._boxes.values():
+            yield from rows.values()
 
     def box(self, host: str, user: str) -> list[_Row]:
         """The mailbox."""
@@ -212,7 +217,7 @@ class MemoryMessages:
         return self._submit(work)
 
     def assign(
-        self, host: str, user: str, up_to_id: int, session: int, first_out_seq: int
+        self, host: str, user: str, ids: Sequence[int], session: int, first_out_seq: int
     ) -> asyncio.Future[list[int] | None]:
         """See `MessageStore.assign`."""
         check_text(host, user)
@@ -220,8 +225,9 @@ class MemoryMessages:
         def work() -> list[int] | None:
             if session not in self._tables.sessions:
                 return None
+            wanted = set(ids)
             given = [row for row in self._tables.given(session) if row.out_seq >= first_out_seq]
-            rows = [row for row in (*given, *self._tables.waiting(host, user)) if row.id <= up_to_id]
+            rows = [row for row in (*given, *self._tables.waiting(host, user)) if row.id in wanted]
             rows.sort(key=lambda row: row.id)
             for place, row in enumerate(rows):
                 self._tables.give(row, session, first_out_seq + place)
@@ -284,6 +290,18 @@ class MemoryMessages:
         """See `MessageStore.count`."""
         check_text(host, user)
         return await self._submit(lambda: len(self._tables.waiting(host, user)))
+
+    async def arrivals(self, after: int | None, limit: int) -> tuple[int, set[tuple[str, str]]]:
+        """See `MessageStore.arrivals`."""
+
+        def work() -> tuple[int, set[tuple[str, str]]]:
+            rows = sorted(self._tables.all_waiting(), key=lambda row: row.id)
+            if after is None:
+                return (rows[-1].id if rows else 0), set()
+            rows = [row for row in rows if row.id > after][:limit]
+            return (rows[-1].id if rows else after), {(row.host, row.user) for row in rows}
+
+        return await self._submit(work)
 
     async def delete_user(self, host: str, user: str) -> int:
         """See `MessageStore.delete_user`."""

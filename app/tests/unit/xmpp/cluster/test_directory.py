@@ -37,16 +37,19 @@ class Worker:
             send=self._send,
             take=lambda worker, frame: self.taken.append((worker, frame)),
             homeless=lambda frame, certain: self.homeless.append((frame, certain)),
-            hand_over=self._hand_over,
+            conflict=self._conflict,
         )
 
     def _send(self, worker, frame):
         self.sent.append((worker, frame))
         self._workers[worker].taken.append((self.name, frame))
 
-    def _hand_over(self, host, user, worker):
-        self.handed_over.append((host, user, worker))
-        self.directory.leave((host, user))
+    def _conflict(self, host, user, worker, older):
+        if older:
+            self.directory.insist((host, user))
+        else:
+            self.handed_over.append((host, user, worker))
+            self.directory.leave((host, user))
 
 
 @pytest.fixture

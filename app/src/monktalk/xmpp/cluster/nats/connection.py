@@ -34,7 +34,7 @@ PING_SECONDS: Final = 5.0
 """A server from which nothing comes for twice as long, in spite of a PING, is given up."""
 
 FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 0.5
 
 MOST_UNSENT: Final = 64 * 1024 * 1024
 """Bytes that wait for a server which does not read; with more, the connection is given up."""

@@ -134,7 +134,7 @@ class Delivery:
         held = [session.hold(raw) for raw in texts.values()]
         taken: list[int] | None = []
         try:
-            taken = await self._store.assign(domain, user, chunk[-1].id, record.id, held[0].number)
+            taken = await self._store.assign(domain, user, list(texts), record.id, held[0].number)
         finally:
             for place, entry in enumerate(held):
                 entry.stored = taken is not None and place < len(taken)

@@ -195,7 +195,7 @@ class Offline(Module):
     def _keep_or_send(self, user: str, entry: _Entry) -> None:
         """Append the message, unless the user has come meanwhile."""
         takers = [session for session in self.host.available_sessions(user) if takes_messages(session)]
-        if not takers or self._delivery.busy(user):
+        if not takers or self._delivery.busy(user) or self.host.durable:
             self._append(user, entry)
             return
         for session in takers:
@@ -234,7 +234,7 @@ class Offline(Module):
         elif user in self.host.sessions:
             self._delivery.left_over(user)
         elif self.host.server.exchange is not None:
-            self.host.server.exchange.tell(self.host, user, _STORED)
+            self.host.server.exchange.nudge(self.host, user, _STORED)
 
     @HostHooks.note.handler()
     def told(self, user: str, topic: str, _arguments: tuple[Any, ...]) -> bool:

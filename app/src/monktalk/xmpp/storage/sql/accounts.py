@@ -106,6 +106,10 @@ class AccountsApplier:
     def settle(self, *, committed: bool) -> None:
         """Nothing is kept between writes."""
 
+    def alone(self, request: Request) -> bool:
+        """See `Applier.alone`."""
+        return False
+
     def repeat(self, request: Request) -> bool:
         """See `Applier.repeat`."""
         return True

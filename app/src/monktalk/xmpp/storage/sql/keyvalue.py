@@ -96,6 +96,10 @@ class KeyValueApplier:
     def settle(self, *, committed: bool) -> None:
         """Nothing is kept between writes."""
 
+    def alone(self, request: Request) -> bool:
+        """See `Applier.alone`."""
+        return False
+
     def repeat(self, request: Request) -> bool:
         """See `Applier.repeat`. A write that took place would be taken for somebody else's."""
         return False

@@ -38,6 +38,11 @@ class Unreachable(StorageUnavailable):
 class Busy(StorageUnavailable):
     """The database is full, locked or overloaded, which may be over soon. Nothing was changed."""
 
+    def __init__(self, reason: str, pause: float = PROBE_INTERVAL) -> None:
+        super().__init__(reason)
+        self.pause = pause
+        """Seconds after which another attempt is worth it."""
+
 
 class Uncertain(StorageUnavailable):
     """The connection broke during a commit, which may have taken place or not."""
@@ -92,16 +97,20 @@ class Failure(Enum):
 
     LOST = auto()  # the connection is gone, nothing was committed
     REQUEST = auto()  # the fault of this one request
+    AGAIN = auto()  # another transaction was in the way, and is over
     BUSY = auto()  # full, locked, overloaded: nobody's fault in particular
     REFUSED = auto()  # wrong schema, no permission: it will not pass by itself
 
 
 # Classes of SQLSTATE (PostgreSQL, appendix A): cardinality, data, constraint, rollback, program limit.
-_REQUEST_STATES: Final = ("21", "22", "23", "40", "54")
+_REQUEST_STATES: Final = ("21", "22", "23", "54")
 # Connection, operator intervention (shutdown), and a server that has become a read-only standby.
 _LOST_STATES: Final = ("08", "57P", "25006")
 # Resources, locks, cancelled statements, input and output.
 _BUSY_STATES: Final = ("53", "55", "57", "58")
+# Deadlocks and other rollbacks in favour of another transaction: that one has been carried out meanwhile.
+_AGAIN_STATES: Final = ("40",)
+AGAIN_PAUSE: Final = 0.05
 
 
 def classify(error: SQLAlchemyError) -> Failure:
@@ -114,6 +123,8 @@ def classify(error: SQLAlchemyError) -> Failure:
     if state is not None:
         if state.startswith(_REQUEST_STATES):
             return Failure.REQUEST
+        if state.startswith(_AGAIN_STATES):
+            return Failure.AGAIN
         return Failure.BUSY if state.startswith(_BUSY_STATES) else Failure.REFUSED
     names = {base.__name__ for base in type(error.orig).__mro__}
     return Failure.REQUEST if names & {"IntegrityError", "DataError"} else Failure.REFUSED
@@ -255,6 +266,8 @@ class Link:
         if failure is Failure.REQUEST and not committing:
             return RequestRefused(brief(error))
         log.error("database_refused", problem=brief(error))
+        if failure is Failure.AGAIN:
+            return Busy("another transaction was in the way", AGAIN_PAUSE)
         return Busy("the database refused") if failure is Failure.BUSY else StorageUnavailable("the database refused")
 
 

@@ -82,6 +82,10 @@ class MessagesApplier:
         self._quota.settle(committed=committed)
         self._adoption.settle(committed=committed)
 
+    def alone(self, request: Request) -> bool:
+        """See `Applier.alone`. An adoption waits for the owner, who may wait for something of the adopter's."""
+        return isinstance(request, Adopt)
+
     def repeat(self, request: Request) -> bool:
         """See `Applier.repeat`. Only a message without origin could come to be there twice."""
         if isinstance(request, Close | Reassign):

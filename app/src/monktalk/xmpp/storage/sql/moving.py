@@ -28,18 +28,20 @@ _IDS = select(_COLUMNS.id).with_for_update()
 def assign(connection: Connection, request: Assign, now: float) -> list[int]:
     """See `MessageStore.assign`. The session is locked."""
     host, user = request.mailbox
+    wanted, highest = set(request.ids), max(request.ids, default=0)
     waiting = and_(
         _COLUMNS.host == host,
         _COLUMNS.username == user,
         _COLUMNS.session.is_(None),
-        _COLUMNS.id <= request.up_to_id,
+        _COLUMNS.id <= highest,
         or_(_COLUMNS.expires.is_(None), _COLUMNS.expires > now),
     )
     # The session is null everywhere; by its name, the order is that of the index.
     ids = list(connection.scalars(_IDS.where(waiting).order_by(_COLUMNS.session, _COLUMNS.id)))
     # The numbers are new, unless an earlier attempt, whose commit was interrupted, has given them out.
     given = and_(_COLUMNS.session == request.session, _COLUMNS.out_seq >= request.first_out_seq)
-    ids = sorted([*ids, *connection.scalars(_IDS.where(given, _COLUMNS.id <= request.up_to_id))])
+    ids = sorted([*ids, *connection.scalars(_IDS.where(given, _COLUMNS.id <= highest))])
+    ids = [id_ for id_ in ids if id_ in wanted]
     first = request.first_out_seq
     PLACE_MESSAGES.run(connection, [(request.session, out_seq, id_) for out_seq, id_ in enumerate(ids, first)])
     return ids

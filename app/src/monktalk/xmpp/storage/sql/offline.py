@@ -40,6 +40,13 @@ _LOAD = Query(
     .limit(bindparam("p_limit"))
 )
 _COUNT_WAITING = select(func.count()).select_from(offline_messages).where(_WAITING)
+_ARRIVALS = Query(
+    select(_COLUMNS.id, _COLUMNS.host, _COLUMNS.username)
+    .where(_COLUMNS.id > bindparam("p_after"), _COLUMNS.session.is_(None))
+    .order_by(_COLUMNS.id)
+    .limit(bindparam("p_limit"))
+)
+_NEWEST = select(func.coalesce(func.max(_COLUMNS.id), 0))
 
 
 class SqlMessages:
@@ -93,11 +100,11 @@ class SqlMessages:
         return self._write(self._applier, request, len(stanza))
 
     def assign(
-        self, host: str, user: str, up_to_id: int, session: int, first_out_seq: int
+        self, host: str, user: str, ids: Sequence[int], session: int, first_out_seq: int
     ) -> asyncio.Future[list[int] | None]:
         """See `MessageStore.assign`."""
         check_text(host, user)
-        return self._write(self._applier, Assign((host, user), up_to_id, session, first_out_seq))
+        return self._write(self._applier, Assign((host, user), tuple(ids), session, first_out_seq))
 
     def reassign(
         self, host: str, user: str, session: int, moves: Sequence[Move], *, close: bool = False
@@ -126,6 +133,13 @@ class SqlMessages:
         check_text(host, user)
         where = {"p_host": host, "p_user": user, "p_now": self._now()}
         return await self._read(lambda connection: int(connection.execute(_COUNT_WAITING, where).scalar_one()))
+
+    async def arrivals(self, after: int | None, limit: int) -> tuple[int, set[tuple[str, str]]]:
+        """See `MessageStore.arrivals`."""
+        if after is None:
+            return await self._read(lambda connection: int(connection.execute(_NEWEST).scalar_one())), set()
+        rows = await self._read(lambda connection: _ARRIVALS.rows(connection, {"p_after": after, "p_limit": limit}))
+        return (int(rows[-1][0]) if rows else after), {(host, user) for _, host, user in rows}
 
     async def remove(self, host: str, user: str, up_to_id: int) -> int:
         """See `MessageStore.remove`."""

@@ -122,7 +122,7 @@ class Assign(Request):
     """Give what waits in a mailbox to a session."""
 
     mailbox: Mailbox
-    up_to_id: int
+    ids: tuple[int, ...]
     session: int
     first_out_seq: int
 

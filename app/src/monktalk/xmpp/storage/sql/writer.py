@@ -73,6 +73,10 @@ class Applier(Protocol):
         """What has been applied since `begin` is durable, or was rolled back, or (rarely) nobody knows."""
         ...
 
+    def alone(self, request: Any) -> bool:
+        """Whether a request needs a transaction of its own, because it locks what others write."""
+        ...
+
     def repeat(self, request: Any) -> bool:
         """Nobody knows whether a request was carried out: whether it can be repeated all the same, without harm."""
         ...
@@ -202,13 +206,23 @@ class Writer:
 
     def _commit_waiting(self, *, everything: bool) -> None:
         while self._waiting:
-            group = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
+            group = self._next_group()
             try:
                 self._answer(group, self._commit(group))
             except StorageUnavailable as error:
                 self._failed(group, error)
             if not everything:
                 return
+
+    def _next_group(self) -> list[_Write]:
+        """Writes for one transaction: many, or one that wants to be alone."""
+        group = [self._waiting.popleft()]
+        if not group[0].applier.alone(group[0].request):
+            while self._waiting and len(group) < MAX_GROUP:
+                if self._waiting[0].applier.alone(self._waiting[0].request):
+                    break
+                group.append(self._waiting.popleft())
+        return group
 
     def _commit(self, group: list[_Write]) -> list[Any]:
         if self._health.down:
@@ -232,7 +246,7 @@ class Writer:
         again: list[_Write] = []
         lost: list[_Write] = []
         if isinstance(error, Busy):
-            self._next_attempt = time.monotonic() + PROBE_INTERVAL
+            self._next_attempt = time.monotonic() + error.pause
         for write in group:
             (again if self._may_repeat(write, error) else lost).append(write)
         self._waiting.extendleft(reversed(again))
