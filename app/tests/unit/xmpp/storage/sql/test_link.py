@@ -38,7 +38,7 @@ def dbapi_error(state: str | None, *, invalidated: bool = False) -> DBAPIError:
         (dbapi_error("25006"), Failure.LOST),  # it has become a standby
         (dbapi_error("22003"), Failure.REQUEST),  # a number out of range
         (dbapi_error("23505"), Failure.REQUEST),
-        (dbapi_error("40P01"), Failure.REQUEST),  # the loser of a deadlock
+        (dbapi_error("40P01"), Failure.AGAIN),  # the loser of a deadlock
         (dbapi_error("54000"), Failure.REQUEST),  # too long for an index
         (dbapi_error("57014"), Failure.BUSY),  # statement timeout
         (dbapi_error("53100"), Failure.BUSY),
