@@ -44,6 +44,9 @@ class Recorder:
     def settle(self, *, committed: bool) -> None:
         self.settled.append(committed)
 
+    def alone(self, request: object) -> bool:
+        return False
+
     def repeat(self, request: Any) -> bool:
         return str(request).startswith("safe")
 
