@@ -43,8 +43,8 @@ def offer(node: Node) -> None:
         except (ConfigError, OSError) as error:
             raise CallFailed(str(error)) from None
 
-    async def apply(digest: str) -> dict[str, list[str]]:
-        if await check() != digest:
+    async def apply(version: str) -> dict[str, list[str]]:
+        if await check() != version:
             raise CallFailed("The file was changed while it was being checked: repeat the reload.")
         try:
             report = await node.reload()

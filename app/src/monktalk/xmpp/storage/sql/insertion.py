@@ -7,7 +7,7 @@ request, whose commit was interrupted; any other one is a duplicate.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, bindparam, delete
 
@@ -36,6 +36,9 @@ _DELETE_PART = delete(offline_messages).where(
     )
 )
 
+_ORIGIN: Final = 7
+"""Where a row has its origin; the number and the part follow."""
+
 
 def store(
     connection: Connection, quota: Quota, live: set[int], requests: Sequence[Append | Deliver]
@@ -49,6 +52,21 @@ def store(
         requests: messages, also several with the same source.
     """
     return _Insertion(connection, quota).run(live, requests)
+
+
+def _in_one_order(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows, those of known origin in the order of their names: of two transactions that store the same messages, neither
+    waits for the other for ever. Messages of one origin stay in order.
+    """
+    places = [place for place, row in enumerate(rows) if row[_ORIGIN] is not None]
+    ordered = list(rows)
+    for place, row in zip(places, sorted((rows[place] for place in places), key=_name), strict=True):
+        ordered[place] = row
+    return ordered
+
+
+def _name(row: tuple[Any, ...]) -> tuple[str, int, int]:
+    return row[_ORIGIN], row[_ORIGIN + 1], row[_ORIGIN + 2]
 
 
 class _Insertion:
@@ -68,7 +86,7 @@ class _Insertion:
             outcomes.append(outcome)
             if accepted:
                 rows += request.rows()
-        inserted = INSERT_MESSAGES.run(self._connection, rows)
+        inserted = INSERT_MESSAGES.run(self._connection, _in_one_order(rows))
         self._quota.inserted()
         if self._refused:
             # The mailbox may be full because of the very messages that are repeated.

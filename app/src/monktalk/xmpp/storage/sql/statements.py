@@ -16,8 +16,7 @@ INSERT_MESSAGES: Final = Bulk(
     " FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::float8[], %s::float8[], %s::bigint[], %s::bigint[],"
     " %s::text[], %s::bigint[], %s::integer[]) WITH ORDINALITY"
     " AS new(host, username, stanza, stamp, expires, session, out_seq, origin, number, part, place)"
-    # Two transactions that store the same messages do so in the same order: neither waits for the other for ever.
-    " ORDER BY origin NULLS LAST, number, place ON CONFLICT DO NOTHING",
+    " ORDER BY place ON CONFLICT DO NOTHING",
     texts,
     texts,
     blobs,
