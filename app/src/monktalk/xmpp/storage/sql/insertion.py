@@ -55,8 +55,10 @@ def store(
 
 
 def _in_one_order(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The rows, those of known origin in the order of their names: of two transactions that store the same messages, neither
-    waits for the other for ever. Messages of one origin stay in order.
+    """The rows, those of known origin in the order of their names.
+
+    Of two transactions that store the same messages, neither waits for the other for ever then. Messages of one origin
+    stay in order.
     """
     places = [place for place, row in enumerate(rows) if row[_ORIGIN] is not None]
     ordered = list(rows)
