@@ -39,20 +39,20 @@ class Barrier:
         self._account = account
         self._workers = workers
         self._accounts = accounts
-        self._sentries: dict[str, list[Client]] = {}
+        self._sentries: dict[tuple[str, int], Client] = {}
         self._turn = asyncio.Lock()
 
     async def __call__(self) -> None:
-        """Wait until what has been caused so far has taken effect."""
+        """Wait until what has been caused so far has taken effect at the workers that run."""
         async with self._turn:
-            watched = self._watched()
-            for host in watched:
-                if host not in self._sentries:
-                    self._sentries[host] = await self._post(host)
+            posted = [
+                (await self._sentry(host, number), jids)
+                for host, jids in self._watched().items()
+                for number, worker in enumerate(self._workers)
+                if worker.program.running
+            ]
             for _ in range(ROUNDS):
-                await asyncio.gather(
-                    *(_probe(sentry, jids) for host, jids in watched.items() for sentry in self._sentries[host])
-                )
+                await asyncio.gather(*(_probe(sentry, jids) for sentry, jids in posted))
 
     def _watched(self) -> dict[str, set[str]]:
         """The addresses of the test's accounts, by host: a sentry may be refused to speak to other hosts."""
@@ -61,13 +61,11 @@ class Barrier:
             watched.setdefault(account.host, set()).add(account.jid)
         return watched
 
-    async def _post(self, host: str) -> list[Client]:
-        sentries = []
-        for number, worker in enumerate(self._workers):
-            sentry = await worker.login(self._account(host, number))
-            sentry.barrier = None
-            sentries.append(sentry)
-        return sentries
+    async def _sentry(self, host: str, number: int) -> Client:
+        sentry = self._sentries.get((host, number))
+        if sentry is None:
+            sentry = self._sentries[host, number] = await self._workers[number].login(self._account(host, number))
+        return sentry
 
 
 async def _probe(sentry: Client, jids: Iterable[str]) -> None:

@@ -336,10 +336,12 @@ class Client:
     # ----------------------------------------------------------------------------------------------- presence
 
     async def available(self, inner: str = "", priority: int | None = None) -> None:
-        """Send presence and wait for the server's echo of it (RFC 6121, 4.2.2)."""
+        """Send presence and wait for the server's echo of it (RFC 6121, 4.2.2); everybody has been told afterwards."""
         shown = f"<priority>{priority}</priority>" if priority is not None else ""
         await self.send(f"<presence>{inner}{shown}</presence>")
         await self._echo(None)
+        if self.barrier is not None:
+            await self.barrier()
 
     async def unavailable(self) -> None:
         """Send presence of type ``unavailable``; it has been handled afterwards."""

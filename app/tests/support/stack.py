@@ -18,6 +18,9 @@ from tests.support.toml import Table, dumps, merged
 PLAIN_HOST = "plain.example"
 """The host whose passwords the authentication service keeps in clear and gives out."""
 
+_given: set[int] = set()
+"""Ports of programs that may not have started yet."""
+
 _made: list[Path] = []
 """An empty database, once there is one."""
 
@@ -26,10 +29,13 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses right now."""
-    with socket.create_server((LOOPBACK, 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    """A TCP port of the loopback interface that nobody uses right now, and that was not given to anybody else before."""
+    while True:
+        with socket.create_server((LOOPBACK, 0)) as sock:
+            port: int = sock.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def answers(port: int) -> bool:

@@ -175,17 +175,37 @@ async def _enable_durably(session: Session, *, resumable: bool) -> None:
 
 
 def _resume(stream: ClientStream, element: Stanza) -> None:
-    host, user = stream.host, stream.user
+    host = stream.host
     assert host is not None
-    session = stream.server.resumable.get(element.attributes.get("previd", ""))
-    if session is None or session.host is not host or session.jid.local != user or session.sm is None:
+    session = _to_resume(stream, element)
+    if session is None and host.durable and not stream.server.bus.alone:
+        stream.run(_resume_from_elsewhere(stream, element))
+    elif session is None or session.sm is None:
         _fail(stream, "item-not-found")
-        return
-    if session.record is not None:
+    elif session.record is not None:
         stream.run(_resume_durably(stream, session, element.attributes.get("h")))
-        return
-    session.sm.acknowledge(element.attributes.get("h"))
-    _attach(stream, session)
+    else:
+        session.sm.acknowledge(element.attributes.get("h"))
+        _attach(stream, session)
+
+
+def _to_resume(stream: ClientStream, element: Stanza) -> Session | None:
+    session = stream.server.resumable.get(element.attributes.get("previd", ""))
+    if session is None or session.host is not stream.host or session.jid.local != stream.user or session.sm is None:
+        return None
+    return session
+
+
+async def _resume_from_elsewhere(stream: ClientStream, element: Stanza) -> None:
+    """Another worker has just given the session up, or is about to: adopt it now."""
+    assert stream.host is not None
+    assert stream.user is not None
+    await stream.server.continuity.adopt(stream.host, stream.user)
+    session = _to_resume(stream, element)
+    if session is not None:
+        await _resume_durably(stream, session, element.attributes.get("h"))
+    elif not stream.closed:
+        _fail(stream, "item-not-found")
 
 
 async def _resume_durably(stream: ClientStream, session: Session, h: str | None) -> None:

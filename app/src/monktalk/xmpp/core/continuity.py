@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,6 +92,8 @@ class Continuity:
         self._at_home: dict[tuple[str, str], asyncio.Task[None] | None] = {}
         self._suspects: set[str] = set()
         self._adopting: set[str] = set()
+        self._ending: set[Session] = set()
+        self._kept_homes: Counter[tuple[str, str]] = Counter()
         self._parting: set[asyncio.Future[bool]] = set()
         self._stopped = False
 
@@ -339,11 +341,33 @@ class Continuity:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
+    def ending(self, session: Session) -> None:
+        """The session is about to end. Until that is stored, this worker stays its user's home: another would adopt it."""
+        if session.record is not None and session not in self._ending:
+            self._ending.add(session)
+            self._kept_homes[session.host.domain, session.jid.local] += 1
+
+    def keeps_home(self, host: VirtualHost, user: str) -> bool:
+        """Whether sessions of the user are still to be ended in the storage."""
+        return (host.domain, user) in self._kept_homes
+
     def ended(self, session: Session, sm: StreamManagement | None) -> None:
         """The session is over: find a place for what its client has not had, and forget it."""
         record = session.record
         assert record is not None
-        _ = self._server.spawn(self._end(session, record, sm))
+        _ = self._server.spawn(self._end_and_leave(session, record, sm))
+
+    async def _end_and_leave(self, session: Session, record: Record, sm: StreamManagement | None) -> None:
+        try:
+            await self._end(session, record, sm)
+        finally:
+            if session in self._ending:
+                self._ending.discard(session)
+                key = session.host.domain, session.jid.local
+                self._kept_homes[key] -= 1
+                if not self._kept_homes[key]:
+                    del self._kept_homes[key]
+                    session.host.left(session.jid.local)
 
     async def _end(self, session: Session, record: Record, sm: StreamManagement | None) -> None:
         host, user = session.host, session.jid.local
@@ -412,7 +436,7 @@ class Continuity:
         if task is None:
             return
         if task is ...:
-            task = self._at_home[key] = self._server.spawn(self._adopt_user(host, user))
+            task = self._at_home[key] = self._server.spawn(self.adopt(host, user))
         await asyncio.wait([task])
         if key in self._at_home:
             self._at_home[key] = None
@@ -423,9 +447,10 @@ class Continuity:
 
     def adopt_user(self, host: VirtualHost, user: str) -> None:
         """Another worker has sessions of a user for us, whose home is here."""
-        _ = self._server.spawn(self._adopt_user(host, user))
+        _ = self._server.spawn(self.adopt(host, user))
 
-    async def _adopt_user(self, host: VirtualHost, user: str) -> None:
+    async def adopt(self, host: VirtualHost, user: str) -> None:
+        """Take over what sessions the user, whose home is here, has at other workers."""
         try:
             found = await self._store.adopt(host.domain, user, self._owner)
         except StorageUnavailable as error:

@@ -120,7 +120,9 @@ class VirtualHost:
 
     def left(self, user: str) -> None:
         """A session of the user, or a stream that was about to become one, has gone: perhaps nobody of his is here now."""
-        if not self.server.bus.alone and user not in self.sessions and user not in self.arriving.values():
+        if self.server.bus.alone or user in self.sessions or self.server.continuity.keeps_home(self, user):
+            return
+        if user not in self.arriving.values():
             self.server.bus.leave(self.domain, user)
             self.server.continuity.left_home(self, user)
 

@@ -538,6 +538,7 @@ class Session:
             self._ending = reason
             self.detach()
             # Nobody delivers to it or resumes it meanwhile: what it would take now is lost.
+            self.host.server.continuity.ending(self)
             self.host.remove_session(self)
             self.host.server.session_ended(self)
 
@@ -547,6 +548,7 @@ class Session:
             return
         self.closed = True
         self.detach()
+        self.host.server.continuity.ending(self)
         self.host.remove_session(self)
         try:
             self.host.hooks.session_closed(self, reason)
