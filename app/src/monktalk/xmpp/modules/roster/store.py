@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakValueDictionary
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from monktalk.xmpp.storage.interfaces import Storage
 
 TABLE: Final = "roster"
-ATTEMPTS: Final = 10
+ATTEMPTS: Final = 30
+LONGEST_PAUSE: Final = 0.05
+"""Seconds; another worker that changes a roster many times in a row is let through, and done by then."""
+
 CACHED_ROSTERS: Final = 20_000
 CACHED_BYTES: Final = 32 * 1024 * 1024
 
@@ -27,6 +31,9 @@ _KEY: Final = ""  # an account has one roster
 _ABSENT: Final = Versioned(EMPTY, 0)
 
 log = get_logger(__name__)
+
+_JITTER: Final = random.SystemRandom()
+"""So that two workers do not meet again and again."""
 
 
 class Change(NamedTuple):
@@ -70,7 +77,7 @@ class RosterStore:
         # Held by its users alone: the lock goes with the last of them.
         turn = self._turns.setdefault(user, asyncio.Lock())
         async with turn:
-            for _ in range(ATTEMPTS):
+            for attempt in range(ATTEMPTS):
                 found = await self.get(user)
                 after = edit(found.value)
                 if after is found.value:
@@ -78,6 +85,7 @@ class RosterStore:
                 try:
                     version = await self._values.put(self._host, user, _KEY, after, found.version)
                 except VersionConflict:
+                    await _pause(attempt)
                     continue
                 return Change(found.value, after, version)
         log.warning("roster_contended", user=user, host=self._host, attempts=ATTEMPTS)
@@ -87,13 +95,19 @@ class RosterStore:
         """Delete the roster and return what it was. Raises as :meth:`change`."""
         turn = self._turns.setdefault(user, asyncio.Lock())
         async with turn:
-            for _ in range(ATTEMPTS):
+            for attempt in range(ATTEMPTS):
                 found = await self.get(user)
                 if not found.version:
                     return EMPTY
                 try:
                     await self._values.delete(self._host, user, _KEY, found.version)
                 except VersionConflict:
+                    await _pause(attempt)
                     continue
                 return found.value
         raise StanzaError("resource-constraint", "the roster is being changed from many sides, try again later")
+
+
+async def _pause(attempt: int) -> None:
+    """Another worker was faster: read again at once, and after a while if that has happened before."""
+    await asyncio.sleep(min(LONGEST_PAUSE, 0.005 * attempt) * _JITTER.uniform(0.5, 1.0))
