@@ -200,7 +200,7 @@ async def _resume_from_elsewhere(stream: ClientStream, element: Stanza) -> None:
     """Another worker has just given the session up, or is about to: adopt it now."""
     assert stream.host is not None
     assert stream.user is not None
-    await stream.server.continuity.adopt(stream.host, stream.user)
+    await stream.server.adoption.adopt(stream.host, stream.user)
     session = _to_resume(stream, element)
     if session is not None:
         await _resume_durably(stream, session, element.attributes.get("h"))

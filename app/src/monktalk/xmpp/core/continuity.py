@@ -1,4 +1,4 @@
-"""Sessions that outlive their worker: written down while they last, adopted by another worker when theirs is gone.
+"""Sessions that outlive their worker: written down while they last, so that another one can adopt them (see :mod:`adoption`).
 
 A session is in the storage from the moment at which its client enables stream management (XEP-0198), or becomes available.
 Its counter of handled stanzas is stored before it is told to the client, so that whoever resumes the session elsewhere
@@ -11,87 +11,45 @@ import asyncio
 import secrets
 from collections import Counter, deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import msgpack
-
-from monktalk.common.jid import JID
 from monktalk.common.logging import get_logger
-from monktalk.xmpp.cluster.bus import BusDown
 from monktalk.xmpp.core.delivery import filler
+from monktalk.xmpp.core.record import Record, encode
 from monktalk.xmpp.core.redelivery import addressed_stanza, redeliver_one
-from monktalk.xmpp.core.session import Session
-from monktalk.xmpp.protocol.sm import StreamManagement
-from monktalk.xmpp.protocol.stanza import Stanza
 from monktalk.xmpp.storage.interfaces import StorageUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from monktalk.common.jid import JID
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.server import Server
-    from monktalk.xmpp.core.session import Held
-    from monktalk.xmpp.storage.interfaces import Adopted, Move
+    from monktalk.xmpp.core.session import Held, Session
+    from monktalk.xmpp.protocol.sm import StreamManagement
+    from monktalk.xmpp.protocol.stanza import Stanza
+    from monktalk.xmpp.storage.interfaces import Move, SessionStore
 
 log = get_logger(__name__)
 
 FLUSH_SECONDS: Final = 0.2
 """How long changes of sessions are gathered before they are written."""
 
-ADOPTED_AT_ONCE: Final = 50
-"""Sessions of a dead worker that one survivor takes over before others have their turn."""
-
-SWEEP_SECONDS: Final = 20.0
-"""How often sessions are looked for whose owner nobody knows."""
-
 VERIFIED_AT_ONCE: Final = 200
+"""Sessions that the storage is asked about at once, whether they are still ours."""
+
 RETRY_SECONDS: Final = 1.0
-FORGET_SECONDS: Final = 1800.0
-"""Delivered messages are remembered for so long, and for as long as a session may be resumed, to recognise repetitions."""
-
-PROVISIONAL: Final = 1 << 40
-"""Numbers of stanzas for an adopted session begin here until its client says how many it has had."""
-
-
-class Record:
-    """What is stored of a session.
-
-    ``rows`` are the numbers of the stanzas in the session's queue that are stored, in order. ``adopted`` is set between
-    adoption and resumption: the number of each stanza in the queue as it is stored, None for those that are not. ``owed``
-    is set when the client has asked for an acknowledgement of more than could be acknowledged then.
-    """
-
-    __slots__ = ("adopted", "asked", "handled", "id", "owed", "provisional", "rows", "token", "writing")
-
-    def __init__(self, id_: int, token: str, handled: int = 0) -> None:
-        self.id = id_
-        self.token = token
-        self.handled = handled
-        self.rows: deque[int] = deque()
-        self.adopted: list[int | None] | None = None
-        self.provisional = PROVISIONAL
-        self.writing = False
-        self.asked = False
-        self.owed = False
-
-    def next_provisional(self) -> int:
-        """A number behind all that have been given."""
-        self.provisional += 1
-        return self.provisional
+"""When what could not be written is tried again."""
 
 
 class Continuity:
-    """Writes down the sessions of a server, and adopts those of others."""
+    """Writes down the sessions of a server."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._opening: set[Session] = set()
         self._dirty: dict[Session, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._sweep_timer: asyncio.TimerHandle | None = None
-        self._at_home: dict[tuple[str, str], asyncio.Task[None] | None] = {}
-        self._suspects: set[str] = set()
-        self._adopting: set[str] = set()
         self._ending: set[Session] = set()
         self._kept_homes: Counter[tuple[str, str]] = Counter()
         self._parting: set[asyncio.Future[bool]] = set()
@@ -103,19 +61,13 @@ class Continuity:
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Look for sessions that nobody has: at once when this server is alone, else when the others are known."""
-        if any(host.durable for host in self._server.hosts.values()):
-            self._sweep_later(0.0 if self._server.bus.alone else SWEEP_SECONDS / 4)
-
     async def stop(self) -> None:
-        """Write what has changed; nothing is written down or adopted from now on."""
+        """Write what has changed; nothing is written down from now on."""
         if not self._stopped:
             self._stopped = True
-            for timer in (self._timer, self._sweep_timer):
-                if timer is not None:
-                    timer.cancel()
-            await self._flushed()
+            if self._timer is not None:
+                self._timer.cancel()
+            await self.flush()
             await self.parted()
 
     def part(self, session: Session) -> None:
@@ -162,7 +114,7 @@ class Continuity:
         return session.record.token
 
     @property
-    def _store(self) -> Any:
+    def _store(self) -> SessionStore:
         return self._server.storage.sessions
 
     async def _open(self, session: Session, *, resumable: bool) -> None:
@@ -187,13 +139,10 @@ class Continuity:
     def _flush(self) -> None:
         self._timer = None
         if self._dirty:
-            _ = self._server.spawn(self._flushed())
+            _ = self._server.spawn(self.flush())
 
     async def flush(self) -> None:
         """Write what has changed now."""
-        await self._flushed()
-
-    async def _flushed(self) -> None:
         dirty, self._dirty = self._dirty, {}
         await asyncio.gather(*(self._write(session) for session in dirty if not session.closed))
 
@@ -305,21 +254,25 @@ class Continuity:
 
     async def _renumber(self, session: Session, record: Record, sm: StreamManagement, h: str | None) -> bool:
         """The client says how many stanzas it has had: from then on they are numbered as in its stream."""
+        if record.renumbering is not None:
+            await asyncio.shield(record.renumbering)  # for a connection before this one
+            return not session.closed
         had = sm.acknowledged + sm.newly(h)
-        store = self._server.storage.offline
-        known: list[int | None] | None = None
-        while record.adopted is not None and known != record.adopted:
-            # What comes meanwhile has a provisional number, and is renumbered in another turn.
+        record.renumbering = asyncio.get_running_loop().create_future()
+        try:
             await session.held_sent()
-            known = list(record.adopted)
-            if not await store.renumber(record.id, had):
+            if not await self._server.storage.offline.renumber(record.id, had):
                 self.superseded(session)
                 return False
-        if session.closed or known is None or record.adopted is None:
+        finally:
+            renumbered, record.renumbering = record.renumbering, None
+            renumbered.set_result(None)
+        if session.closed:
             return False
-        stored = [raw for number, raw in zip(known, sm.queue, strict=True) if number is not None and number > had]
+        numbered = list(zip(record.adopted or (), sm.queue, strict=True))
+        stored = [raw for number, raw in numbered if number is not None and number > had]
         # What is not stored has no number there, so it comes last.
-        others = [raw for number, raw in zip(known, sm.queue, strict=True) if number is None]
+        others = [raw for number, raw in numbered if number is None]
         sm.queue = deque((*stored, *others))
         sm.size = sum(map(len, sm.queue))
         sm.acknowledged = had
@@ -408,6 +361,8 @@ class Continuity:
         """The session of the user that gets what this one has not had; None when it goes back to the mailbox."""
         assert stanza.recipient is not None
         for other in session.host.available_sessions(session.jid.local):
+            if other.record is not None and other.record.renumbering is not None:
+                continue
             if (other.priority or 0) >= 0 and (stanza.recipient.resource or number <= sm.missed_by(other.jid.resource)):
                 return other
         return None
@@ -425,130 +380,6 @@ class Continuity:
             log.warning("session_superseded", jid=session.jid.full)
             session.abandon("the session was adopted by another worker")
 
-    # -- adoption ------------------------------------------------------------------------------------------------
-
-    async def come_home(self, host: VirtualHost, user: str) -> None:
-        """This worker has become the user's home: adopt what sessions he has left elsewhere."""
-        if not host.durable:
-            return
-        key = (host.domain, user)
-        task = self._at_home.get(key, ...)
-        if task is None:
-            return
-        if task is ...:
-            task = self._at_home[key] = self._server.spawn(self.adopt(host, user))
-        await asyncio.wait([task])
-        if key in self._at_home:
-            self._at_home[key] = None
-
-    def left_home(self, host: VirtualHost, user: str) -> None:
-        """This worker is the user's home no longer."""
-        self._at_home.pop((host.domain, user), None)
-
-    def adopt_user(self, host: VirtualHost, user: str) -> None:
-        """Another worker has sessions of a user for us, whose home is here."""
-        _ = self._server.spawn(self.adopt(host, user))
-
-    async def adopt(self, host: VirtualHost, user: str) -> None:
-        """Take over what sessions the user, whose home is here, has at other workers."""
-        try:
-            found = await self._store.adopt(host.domain, user, self._owner)
-        except StorageUnavailable as error:
-            log.warning("sessions_not_adopted", host=host.domain, user=user, reason=str(error))
-            self._at_home.pop((host.domain, user), None)
-            return
-        for adopted in found:
-            self._restore(host, adopted)
-
-    def worker_gone(self, worker: str) -> None:
-        """A worker is gone: the survivors take over its sessions."""
-        if not self._stopped:
-            self._start_adopting(worker)
-
-    def _start_adopting(self, worker: str) -> None:
-        if worker not in self._adopting:
-            self._adopting.add(worker)
-            _ = self._server.spawn(self._adopt_all(worker))
-
-    async def _adopt_all(self, worker: str) -> None:
-        count = 0
-        try:
-            while not self._stopped and not self._is_there(worker):
-                found = await self._store.adopt_from(worker, self._owner, ADOPTED_AT_ONCE)
-                if not found:
-                    break
-                count += len(found)
-                for adopted in found:
-                    await self._take_in(adopted)
-        except StorageUnavailable as error:
-            log.warning("sessions_not_adopted", worker=worker, reason=str(error))
-        finally:
-            self._adopting.discard(worker)
-        if count:
-            log.info("sessions_adopted", worker=worker, sessions=count)
-
-    async def _take_in(self, adopted: Adopted) -> None:
-        """Restore a session here when this worker is or becomes its user's home; else leave it to the one that is."""
-        host = self._server.hosts.get(adopted.host)
-        if host is None:
-            return
-        bus = self._server.bus
-        try:
-            home = await bus.arrive(adopted.host, adopted.user)
-        except BusDown:
-            home = None
-        if home is None:
-            self._restore(host, adopted)
-        else:
-            self._server.hub.offer(home, adopted.host, adopted.user)
-
-    def _is_there(self, worker: str) -> bool:
-        return any(peer.name == worker for peer in self._server.bus.peers())
-
-    def _restore(self, host: VirtualHost, adopted: Adopted) -> None:
-        """Make a session of what is stored. It is away, until its client resumes it."""
-        jid = JID.of(adopted.user, adopted.host, adopted.resource)
-        other = host.sessions.get(jid.local, {}).get(jid.resource)
-        if other is not None and other.record is not None and other.record.token == adopted.token:
-            other.abandon("it was adopted, and comes back")
-        elif other is not None:
-            other.end("replaced by one that was adopted")
-        session = restored(host, jid, adopted)
-        host.add_session(session)
-        log.info("session_adopted", jid=jid.full, stanzas=len(adopted.messages), resumable=adopted.resumable)
-        if adopted.resumable and session.sm is not None:
-            self._server.resumable[adopted.token] = session
-            self._server.hibernate(session)
-        else:
-            session.end("its worker is gone")
-        host.hooks.mailbox_filled(jid.local)
-
-    # -- sessions of nobody --------------------------------------------------------------------------------------
-
-    def _sweep_later(self, seconds: float) -> None:
-        self._sweep_timer = asyncio.get_running_loop().call_later(seconds, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweep_later(SWEEP_SECONDS)
-        _ = self._server.spawn(self._look_for_orphans())
-
-    async def _look_for_orphans(self) -> None:
-        try:
-            owners = set(await self._store.owners())
-            options = max((host.stream_management.resume_time for host in self._server.hosts.values()), default=0)
-            await self._server.storage.offline.forget_delivered(
-                self._server.clock.now() - max(FORGET_SECONDS, 2 * options)
-            )
-        except StorageUnavailable as error:
-            log.warning("sessions_not_swept", reason=str(error))
-            return
-        owners -= {peer.name for peer in self._server.bus.peers()}
-        # One that has just started may not have been heard of.
-        orphans = owners if self._server.bus.alone else owners & self._suspects
-        self._suspects = owners
-        for owner in orphans:
-            self._start_adopting(owner)
-
 
 def _queued(session: Session, record: Record, sm: StreamManagement) -> Iterator[tuple[int, Stanza, int | None]]:
     """What is in the queue of a session: the number of each stanza in its stream, and that of its row if it is stored."""
@@ -562,48 +393,3 @@ def _queued(session: Session, record: Record, sm: StreamManagement) -> Iterator[
             yield number, stanza, record.adopted[place]
         else:
             yield number, stanza, number if number in rows else None
-
-
-def encode(session: Session) -> bytes:
-    """What an adopter has to know of a session."""
-    presence = session.presence
-    facts: dict[str, Any] = {
-        "presence": presence.raw if presence is not None else None,
-        "priority": session.priority,
-        "interested": session.interested,
-        "directed": sorted(session.directed) if session.directed else [],
-        "lang": session.lang,
-        "peer": session.peer,
-        "secure": session.secure,
-        "bound_at": session.bound_at,
-        "sm": session.sm is not None,
-        "extra": {name: value for name, value in (session.extra or {}).items() if isinstance(value, str)},
-    }
-    packed: bytes = msgpack.packb(facts)
-    return packed
-
-
-def restored(host: VirtualHost, jid: JID, adopted: Adopted) -> Session:
-    """The session that was written down. It has no connection."""
-    facts = msgpack.unpackb(adopted.state)
-    session = Session(host, jid, None, facts["lang"])
-    session.peer, session.secure, session.bound_at = facts["peer"], facts["secure"], facts["bound_at"]
-    session.interested = facts["interested"]
-    session.directed = set(facts["directed"]) or None
-    session.extra = facts["extra"] or None
-    session.priority = facts["priority"]
-    if facts["presence"] is not None:
-        session.presence = Stanza.from_bytes(facts["presence"])
-        session.presence.sender = jid
-        session.presence.recipient = None
-    record = session.record = Record(adopted.id, adopted.token, adopted.handled)
-    if facts["sm"] or adopted.resumable:
-        sm = session.sm = StreamManagement(adopted.token if adopted.resumable else None)
-        sm.received = sm.answered = adopted.handled
-        sm.acknowledged = adopted.acknowledged
-        for message in adopted.messages:
-            sm.sent(message.stanza)
-        record.adopted = [message.out_seq for message in adopted.messages]
-        if record.adopted:
-            record.provisional = max(PROVISIONAL, *(number for number in record.adopted if number is not None))
-    return session

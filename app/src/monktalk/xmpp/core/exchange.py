@@ -46,6 +46,10 @@ _BROADCAST: Final = (None, "unavailable")
 """Types of presence that nobody is told of when they find nobody."""
 
 
+_Name = tuple[str, int]
+"""Origin and number of a message."""
+
+
 class _Sent(NamedTuple):
     """A message of a user here that went to another worker and is not durable yet."""
 
@@ -68,7 +72,10 @@ class Exchange:
         self._server = server
         self._bus = server.bus
         self.relays = Relays(server)
-        self._sent: dict[tuple[str, int], _Sent] = {}
+        self._sent: dict[_Name, _Sent] = {}
+        """By origin and number, oldest first."""
+        self._sent_to: dict[tuple[str, str], dict[_Name, None]] = {}
+        """The same by host and recipient."""
         self._detours: dict[tuple[str, str], int] = {}
         self._unnudged: dict[tuple[str, str], str] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -120,8 +127,21 @@ class Exchange:
     def _remember(self, host: VirtualHost, stanza: Stanza, receipt: Receipt) -> None:
         receipt.hold()
         deadline = self._server.clock.monotonic() + SETTLE_SECONDS
-        self._sent[receipt.origin, receipt.number] = _Sent(host, stanza, receipt, deadline)
+        sent = _Sent(host, stanza, receipt, deadline)
+        name = receipt.origin, receipt.number
+        self._sent[name] = sent
+        self._sent_to.setdefault(sent.key, {})[name] = None
         self._tick_later()
+
+    def _forget(self, name: _Name) -> _Sent | None:
+        """The fate of a message is known, or somebody else sees to it; None when that was so before."""
+        sent = self._sent.pop(name, None)
+        if sent is not None:
+            others = self._sent_to[sent.key]
+            del others[name]
+            if not others:
+                del self._sent_to[sent.key]
+        return sent
 
     def tell(self, host: VirtualHost, user: str, topic: str, *arguments: Any) -> None:
         """Tell a module at the home of a user that is not here; nobody is told when he has none.
@@ -182,7 +202,7 @@ class Exchange:
             return
         stanza = _stanza(fields)
         if fields[6]:
-            sent = self._sent.pop((fields[6], fields[7]), None)
+            sent = self._forget((fields[6], fields[7]))
             if sent is None:
                 return  # it was put into the mailbox meanwhile
             stanza.receipt = sent.receipt
@@ -204,13 +224,13 @@ class Exchange:
     def worker_frame(self, worker: str, kind: int, fields: tuple[Any, ...]) -> None:
         """A frame for this worker."""
         if kind == SETTLED:
-            sent = self._sent.pop((fields[0], fields[1]), None)
+            sent = self._forget((fields[0], fields[1]))
             if sent is not None:
                 sent.receipt.release()
         elif kind == ADOPT:
             found = self._server.hosts.get(fields[0])
             if found is not None:
-                self._server.continuity.adopt_user(found, fields[1])
+                self._server.adoption.adopt_user(found, fields[1])
         elif kind in RELAY_KINDS:
             self.relays.frame(worker, kind, fields)
         elif kind in CALL_KINDS:
@@ -247,10 +267,10 @@ class Exchange:
 
         Those that have been delivered after all are known there by their origin and number.
         """
-        waiting = [(name, sent) for name, sent in self._sent.items() if sent.key == key]
-        for name, sent in waiting:
-            del self._sent[name]
-            self._keep(sent)
+        for name in list(self._sent_to.get(key, ())):
+            sent = self._forget(name)
+            if sent is not None:
+                self._keep(sent)
 
     def _keep(self, sent: _Sent) -> None:
         key = sent.key
@@ -322,7 +342,7 @@ class Exchange:
     def worker_gone(self, worker: str) -> None:
         """A worker is gone."""
         self.relays.worker_gone(worker)
-        self._server.continuity.worker_gone(worker)
+        self._server.adoption.worker_gone(worker)
         self._server.calls.worker_gone(worker)
 
     def offer(self, worker: str, host: str, user: str) -> None:

@@ -124,7 +124,7 @@ class VirtualHost:
             return
         if user not in self.arriving.values():
             self.server.bus.leave(self.domain, user)
-            self.server.continuity.left_home(self, user)
+            self.server.adoption.left_home(self, user)
 
     def takes_messages(self, session: Session) -> None:
         """The session has become available with a priority of zero or more: the user's others note since when."""
@@ -226,7 +226,7 @@ class VirtualHost:
         if not self.durable:
             for session in sessions:
                 session.send(stanza.raw)
-        elif self.hooks.detour(user) and self.hooks.storable(stanza):
+        elif (self.hooks.detour(user) or any(map(_renumbers, sessions))) and self.hooks.storable(stanza):
             self.undelivered(stanza, user)
         else:
             self.delivery.deliver(sessions, stanza)
@@ -270,6 +270,10 @@ class VirtualHost:
         if not recipient.local:
             return Target.HOST
         return Target.SELF if recipient.bare == stanza.sender.bare else Target.USER
+
+
+def _renumbers(session: Session) -> bool:
+    return session.record is not None and session.record.renumbering is not None
 
 
 def _methods(module: Module) -> Iterator[IqHandler]:

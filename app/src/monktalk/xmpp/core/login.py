@@ -147,7 +147,7 @@ class Login:
         try:
             home = None if server.bus.alone else await server.bus.arrive(host.domain, success.username)
             if home is None:
-                await server.continuity.come_home(host, success.username)
+                await server.adoption.come_home(host, success.username)
         except BusDown as error:
             log.warning("home_unknown", host=host.domain, reason=str(error))
             self._send_failure(sasl.SaslFailure("temporary-auth-failure", "try again later"))

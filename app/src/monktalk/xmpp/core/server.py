@@ -10,6 +10,7 @@ from monktalk.common.clock import Clock, SystemClock
 from monktalk.common.jid import JID, InvalidJID
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core import administration
+from monktalk.xmpp.core.adoption import Adoption
 from monktalk.xmpp.core.auth.client import AuthClients
 from monktalk.xmpp.core.auth.provider import AuthProvider
 from monktalk.xmpp.core.auth.throttle import LoginThrottle
@@ -86,6 +87,7 @@ class Server:
         self.resumable: dict[str, Session] = {}
         self.away: dict[Session, asyncio.TimerHandle] = {}
         self.continuity = Continuity(self)
+        self.adoption = Adoption(self)
         self.mailboxes = MailboxWatch(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: list[Session] = []
@@ -101,7 +103,7 @@ class Server:
         self.bus.on_notice("invalidate", lambda _topic, what: self.storage.invalidate(*what))
         for domain in self.config.section("general").hosts:
             await self.add_host(domain)
-        self.continuity.start()
+        self.adoption.start()
         if self.exchange is not None:
             self.mailboxes.start()
 
@@ -143,6 +145,7 @@ class Server:
             self.leave_sessions(host.all_sessions(), StreamError("system-shutdown", "the server is being stopped"))
         await self._settle()
         self.mailboxes.stop()
+        self.adoption.stop()
         await self.continuity.stop()
         for host in self.hosts.values():
             await unload_modules(host)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from monktalk.xmpp.core.c2s import ClientStream
-    from monktalk.xmpp.core.continuity import Record
     from monktalk.xmpp.core.host import VirtualHost
     from monktalk.xmpp.core.link import Link
+    from monktalk.xmpp.core.record import Record
 
 log = get_logger(__name__)
 
@@ -451,6 +451,7 @@ class Session:
         sm, options = self.sm, self.host.stream_management
         return (
             self.record is not None
+            and self.record.renumbering is None
             and sm is not None
             and not self.closed
             and len(sm.queue) * 2 < options.queue

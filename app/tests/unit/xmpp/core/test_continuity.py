@@ -39,14 +39,14 @@ async def test_a_worker_stays_the_home_until_the_end_of_the_last_session_is_stor
 async def test_who_resumes_what_is_not_known_here_has_it_looked_for(workers, monkeypatch):
     """It may have been given up by another worker a moment ago."""
     asked = []
-    continuity = workers.sites[0].server.continuity
-    adopt = continuity.adopt
+    adoption = workers.sites[0].server.adoption
+    adopt = adoption.adopt
 
     async def note(host, user):
         asked.append((host.domain, user))
         await adopt(host, user)
 
-    monkeypatch.setattr(continuity, "adopt", note)
+    monkeypatch.setattr(adoption, "adopt", note)
     client = await workers.authenticated(0, "juliet")
     asked.clear()
     client.open()

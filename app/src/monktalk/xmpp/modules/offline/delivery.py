@@ -1,9 +1,9 @@
 """Handing stored messages to a session, each to one session, in order, no faster than its client takes them.
 
-A message is removed once it has been handed over: with stream management to the session's queue, from which it comes
-back to be stored again if the client never acknowledges it; without, to the connection. So a message may come twice (when
-the connection or the server breaks down just then), and is lost only when the server process dies while the message is on its
-way to the client.
+To a session that is written down (`[messages] guarantee`) it is given in the storage: nothing is lost, nothing comes twice.
+Otherwise it is removed once it has been handed over: with stream management to the session's queue, from which it comes back
+to be stored again if the client never acknowledges it; without, to the connection. So it may come twice (when the
+connection or the server breaks down just then), and is lost only when the server process dies while it is on its way.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from monktalk.xmpp.storage.interfaces import StorageUnavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from monktalk.xmpp.core.continuity import Record
     from monktalk.xmpp.core.host import VirtualHost
+    from monktalk.xmpp.core.record import Record
     from monktalk.xmpp.core.session import Session
     from monktalk.xmpp.storage.interfaces import OfflineMessage
 
@@ -28,6 +28,9 @@ log = get_logger(__name__)
 
 BATCH: Final = 100
 """Messages that are read from the storage at once."""
+
+ASK_AGAIN_SECONDS: Final = 1.0
+"""When the storage is asked again what it did not answer."""
 
 CHUNK_BYTES: Final = 256 * 1024
 """Bytes that are sent before the client is given time to read."""
@@ -132,16 +135,21 @@ class Delivery:
         domain, user = self._host.domain, session.jid.local
         texts = {message.id: stamped(message.stanza, domain, message.stamp) for message in chunk}
         held = [session.hold(raw) for raw in texts.values()]
-        taken: list[int] | None = []
-        try:
-            taken = await self._store.assign(domain, user, list(texts), record.id, held[0].number)
-        finally:
-            for place, entry in enumerate(held):
-                entry.stored = taken is not None and place < len(taken)
-                # Those that have expired meanwhile are not sent, but their numbers are given.
-                entry.raw = texts[taken[place]] if taken is not None and entry.stored else filler(session)
-                entry.ready = True
-            session.flush_held()
+        while True:
+            try:
+                taken = await self._store.assign(domain, user, list(texts), record.id, held[0].number)
+            except StorageUnavailable as error:
+                # Perhaps they are the session's by now. Until that is known it is sent nothing more; whoever adopts it knows.
+                log.warning("offline_delivery_waits", jid=session.jid.full, reason=str(error))
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+            else:
+                break
+        for place, entry in enumerate(held):
+            entry.stored = taken is not None and place < len(taken)
+            # Those that have expired meanwhile are not sent, but their numbers are given.
+            entry.raw = texts[taken[place]] if taken is not None and entry.stored else filler(session)
+            entry.ready = True
+        session.flush_held()
         if taken is None:
             self._host.server.continuity.superseded(session)
         return taken is not None

@@ -51,6 +51,11 @@ class Adoption:
         self._lost: OrderedDict[int, None] = OrderedDict()
         self._taken: list[_Taken] = []
 
+    @property
+    def has_lost(self) -> bool:
+        """There are adoptions that nobody has heard of."""
+        return bool(self._lost)
+
     def begin(self) -> None:
         """A transaction begins."""
         self._taken.clear()

@@ -72,6 +72,11 @@ class MessagesApplier:
         self._quota = Quota(now, monotonic)
         self._adoption = Adoption()
 
+    @property
+    def has_lost(self) -> bool:
+        """There are adoptions that nobody has heard of, because the commit was interrupted."""
+        return self._adoption.has_lost
+
     def begin(self) -> None:
         """See `Applier.begin`."""
         self._quota.begin()

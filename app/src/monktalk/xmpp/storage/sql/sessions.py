@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
+from monktalk.db.query import Query
 from monktalk.db.schema import sessions
 from monktalk.xmpp.storage.sql.requests import Adopt, Close, Open, Progress
 from monktalk.xmpp.storage.text import check_key, check_text
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from monktalk.xmpp.storage.sql.messages import MessagesApplier
     from monktalk.xmpp.storage.sql.submit import SubmitRead, SubmitWrite
 
+_OTHERS = Query(
+    select(sessions.c.id)
+    .where(
+        sessions.c.host == bindparam("p_host"),
+        sessions.c.username == bindparam("p_user"),
+        sessions.c.owner != bindparam("p_owner"),
+    )
+    .limit(1)
+)
 _OWNERS = select(sessions.c.owner, func.count()).group_by(sessions.c.owner)
 
 
@@ -60,6 +70,10 @@ class SqlSessions:
         """See `SessionStore.adopt`."""
         check_text(host, user)
         check_key(owner)
+        # Whoever logs in asks, and hardly anybody has left something: no transaction that others wait for.
+        where = {"p_host": host, "p_user": user, "p_owner": owner}
+        if not self._applier.has_lost and not await self._read(lambda connection: _OTHERS.rows(connection, where)):
+            return []
         return await self._adopt(Adopt(owner, (host, user)))
 
     async def adopt_from(self, dead_owner: str, owner: str, limit: int) -> list[Adopted]:
