@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from monktalk.common.logging import get_logger
 from monktalk.xmpp.core.iq import STORAGE_DOWN
+from monktalk.xmpp.protocol.errors import StanzaError
 from monktalk.xmpp.protocol.stanza import IQ, open_tag
 from monktalk.xmpp.storage.interfaces import Delivered, StorageUnavailable
 
@@ -97,8 +98,9 @@ class DurableDelivery:
                 await continuity.check(session)
             assert stanza.recipient is not None
             self._host.undelivered(stanza, stanza.recipient.local)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the sender is told
-            log.warning("message_not_stored", host=self._host.domain, reason=repr(error))
+        except StanzaError as error:
+            self._server.bounce(stanza, error)
+        except StorageUnavailable:
             self._server.bounce(stanza, STORAGE_DOWN)
         finally:
             if stanza.receipt is not None:
